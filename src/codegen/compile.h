@@ -1,0 +1,31 @@
+// From a kernel and a schedule to the code a device loads.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "ir/kernel.h"
+#include "lower/schedule.h"
+
+namespace sporkle::codegen {
+
+// Targets:
+//   "cpu:x86-64", "cpu:x86-64-v3", "cpu:x86-64-v4"   a relocatable ELF object (see codegen/cpu_abi.h); needs libLLVM
+//   "reference"                                       the kernel's text form, which the interpreter executes
+//   "null"                                            nothing but a marker
+// Thread-safe (LLVM calls are serialised). unsupported names what is missing, for example that no libLLVM was found, the
+// names tried and the package to install.
+Result<std::vector<std::byte>> compile(const ir::Kernel& kernel, const lower::Schedule& schedule,
+                                       std::string_view target);
+
+// Changes whenever generated code could change; part of every cache key.
+std::string_view version();
+
+// The best CPU target this machine can run: "cpu:x86-64-v4" with AVX-512 F/BW/CD/DQ/VL, "cpu:x86-64-v3" with AVX2 and
+// FMA, else "cpu:x86-64". $SPORKLE_CPU_TARGET (x86-64, x86-64-v3, x86-64-v4) lowers it; asking for more is an error.
+Result<std::string> host_cpu_target();
+
+}  // namespace sporkle::codegen

@@ -1,0 +1,25 @@
+// The contract between generated CPU code and its loader (hal/cpu).
+//
+// An object file defines three symbols:
+//   sporkle_kernel         runs iterations [begin, end) of the thread loop (of [0, 1) when the kernel has none)
+//   sporkle_thread_extent  how many iterations the thread loop has, from the scalars
+//   sporkle_scratch_bytes  how much scratch one call of sporkle_kernel needs, from the scalars; 64-byte aligned
+// It may refer to the C library's fmaf and fma (where the target has no fused multiply-add) and memset/memcpy, and to
+// nothing else outside itself. Code is position-independent and writes no data of its own, so calls may run at once on
+// any number of threads, each with scratch of its own.
+#pragma once
+
+#include <cstdint>
+
+namespace sporkle::codegen {
+
+using CpuKernelFunction = void (*)(void* const* buffers, const uint64_t* scalars, void* scratch, int64_t begin,
+                                   int64_t end);
+using CpuThreadExtentFunction = int64_t (*)(const uint64_t* scalars);
+using CpuScratchBytesFunction = int64_t (*)(const uint64_t* scalars);
+
+inline constexpr char kKernelSymbol[] = "sporkle_kernel";
+inline constexpr char kThreadExtentSymbol[] = "sporkle_thread_extent";
+inline constexpr char kScratchBytesSymbol[] = "sporkle_scratch_bytes";
+
+}  // namespace sporkle::codegen

@@ -1,0 +1,36 @@
+// A schedule: how the named ranges of a kernel run. Plain data with a text form, one item a word, applied in order:
+//
+//   i:thread       the loop's iterations are spread over threads (the kernel's outermost loop; once)
+//   i:thread1024   the same in blocks of 1024 iterations; later items for i apply inside a block
+//   i:vec16        16 iterations at once as a vector, the rest under a mask
+//   n:vec16x4      four such vectors at once where they fit
+//   m:tile6        6 iterations jammed into one, then 4, 2, 1 for what is left
+//   k:unroll4      a reduction's loop body four times per jump
+//
+// No item changes the bits of a result. Names that the kernel lacks are an error. Example: "t:thread m:tile6 n:vec16x4".
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+
+namespace sporkle::lower {
+
+struct ScheduleItem {
+  enum class Kind { thread, vector, tile, unroll };
+  std::string range;
+  Kind kind;
+  int size = 0;   // block (0: single iterations), vector width, tile, or unroll factor
+  int count = 1;  // vectors at once
+};
+
+struct Schedule {
+  std::vector<ScheduleItem> items;
+
+  static Result<Schedule> parse(std::string_view text);
+  std::string text() const;
+};
+
+}  // namespace sporkle::lower
