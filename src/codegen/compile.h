@@ -16,8 +16,8 @@ namespace sporkle::codegen {
 //   "cpu:x86-64", "cpu:x86-64-v3", "cpu:x86-64-v4"   a relocatable ELF object (see codegen/cpu_abi.h); needs libLLVM
 //   "reference"                                       the kernel's text form, which the interpreter executes
 //   "null"                                            nothing but a marker
-// Thread-safe (LLVM calls are serialised). unsupported names what is missing, for example that no libLLVM was found, the
-// names tried and the package to install.
+// Thread-safe (LLVM calls are serialised). unsupported names what is missing, for example that no libLLVM was found,
+// the names tried and the package to install.
 Result<std::vector<std::byte>> compile(const ir::Kernel& kernel, const lower::Schedule& schedule,
                                        std::string_view target);
 

@@ -7,12 +7,13 @@
 //   });
 //
 // Loops are combinators; shapes are run-time scalars. How the loops run (threads, vectors, unrolling) is a schedule
-// given apart (lower/schedule.h) that names the ranges. While a lambda is traced, expressions combine through the tracing
-// thread's current KernelBuilder; an Expr must not outlive the trace.
+// given apart (lower/schedule.h) that names the ranges. While a lambda is traced, expressions combine through the
+// tracing thread's current KernelBuilder; an Expr must not outlive the trace.
 #pragma once
 
 #include <functional>
 #include <string_view>
+#include <utility>
 
 #include "ir/builder.h"
 #include "ir/kernel.h"
@@ -113,7 +114,9 @@ class KernelBuilder {
 
  private:
   friend ir::Kernel trace(std::string_view, const std::function<void(KernelBuilder&)>&, ir::Numerics);
-  explicit KernelBuilder(ir::Kernel& kernel) : kernel_(&kernel), builder_(*kernel.context) { statements_.emplace_back(); }
+  explicit KernelBuilder(ir::Kernel& kernel) : kernel_(&kernel), builder_(*kernel.context) {
+    statements_.emplace_back();
+  }
   Buffer add_buffer(ir::DType type, std::string_view name, ir::Access access);
   void add_loop(ir::Op kind, std::string_view name, Expr extent, const std::function<void(Expr)>& body);
 

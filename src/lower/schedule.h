@@ -7,7 +7,8 @@
 //   m:tile6        6 iterations jammed into one, then 4, 2, 1 for what is left
 //   k:unroll4      a reduction's loop body four times per jump
 //
-// No item changes the bits of a result. Names that the kernel lacks are an error. Example: "t:thread m:tile6 n:vec16x4".
+// No item changes the bits of a result. Names that the kernel lacks are an error. Example: "t:thread m:tile6
+// n:vec16x4".
 #pragma once
 
 #include <string>

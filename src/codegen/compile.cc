@@ -1,0 +1,74 @@
+#include "codegen/compile.h"
+
+#include <cstdlib>
+
+#include "base/log.h"
+#include "codegen/llvm/emitter.h"
+#include "codegen/llvm/library.h"
+#include "ir/text.h"
+
+namespace sporkle::codegen {
+namespace {
+
+// x86-64's micro-architecture levels (the psABI's names), lowest first.
+constexpr std::string_view kCpuLevels[] = {"x86-64", "x86-64-v3", "x86-64-v4"};
+constexpr std::string_view kCpuPrefix = "cpu:";
+
+int level_index(std::string_view name) {
+  for (int i = 0; i < 3; ++i)
+    if (kCpuLevels[i] == name) return i;
+  return -1;
+}
+
+int best_level() {
+  __builtin_cpu_init();
+  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+  const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                  __builtin_cpu_supports("avx512vl");
+  return v4 ? 2 : v3 ? 1 : 0;
+}
+
+std::vector<std::byte> bytes_of(std::string_view text) {
+  const auto* data = reinterpret_cast<const std::byte*>(text.data());
+  return {data, data + text.size()};
+}
+
+}  // namespace
+
+std::string_view version() { return "sporkle-codegen-1"; }
+
+Result<std::string> host_cpu_target() {
+  const int best = best_level();
+  int level = best;
+  if (const char* wanted = std::getenv("SPORKLE_CPU_TARGET"); wanted && *wanted) {
+    level = level_index(wanted);
+    if (level < 0)
+      return invalid_argument("SPORKLE_CPU_TARGET=" + std::string(wanted) +
+                              " is not known; use x86-64, x86-64-v3 (AVX2) or x86-64-v4 (AVX-512)");
+    if (level > best)
+      return unsupported("SPORKLE_CPU_TARGET=" + std::string(wanted) + ", but this CPU reaches only " +
+                         std::string(kCpuLevels[best]));
+  }
+  return std::string(kCpuPrefix) + std::string(kCpuLevels[level]);
+}
+
+Result<std::vector<std::byte>> compile(const ir::Kernel& kernel, const lower::Schedule& schedule,
+                                       std::string_view target) {
+  if (target == "null") return bytes_of("null");
+  if (target == "reference") return bytes_of(ir::print(kernel));
+  if (!target.starts_with(kCpuPrefix) || level_index(target.substr(kCpuPrefix.size())) < 0)
+    return unsupported("no code generator for target \"" + std::string(target) + "\"");
+  const auto context = "kernel \"" + kernel.name + "\"";
+  const auto lowered = lower::lower(kernel, schedule);
+  if (!lowered.ok()) return lowered.status().with_context(context);
+  const auto text = llvm::emit(*lowered);
+  if (!text.ok()) return text.status().with_context(context);
+  if (debug_level() >= 5) log(LogLevel::info, "codegen", context + " for " + std::string(target) + ":\n" + *text);
+  SPORKLE_ASSIGN_OR_RETURN(llvm::Library * library, llvm::Library::get());
+  auto code = library->compile(*text, "x86_64-unknown-linux-gnu", target.substr(kCpuPrefix.size()), "");
+  if (!code.ok()) return code.status().with_context(context);
+  return code;
+}
+
+}  // namespace sporkle::codegen

@@ -1,0 +1,33 @@
+// libLLVM, opened at run time through its C interface; any version from 16 on. One instance a process.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+
+namespace sporkle::codegen::llvm {
+
+class Library {
+ public:
+  // Opens the library at the first call: $SPORKLE_LLVM if set, else the usual names. unsupported lists what was tried.
+  static Result<Library*> get();
+
+  // "19.1.7"
+  const std::string& version() const { return version_; }
+
+  // LLVM IR text to a relocatable object. Calls are serialised. internal carries LLVM's own message.
+  Result<std::vector<std::byte>> compile(std::string_view ir_text, std::string_view triple, std::string_view cpu,
+                                         std::string_view features);
+
+ private:
+  struct Functions;
+  Library() = default;
+  static Result<Library*> open();
+  Functions* functions_ = nullptr;
+  std::string version_;
+};
+
+}  // namespace sporkle::codegen::llvm

@@ -1,0 +1,49 @@
+#include "lower/lower.h"
+
+#include "base/log.h"
+#include "ir/builder.h"
+#include "ir/math.h"
+#include "ir/text.h"
+#include "ir/verifier.h"
+
+namespace sporkle::lower {
+namespace {
+
+Status check(const char* pass, const ir::Kernel& kernel) {
+  if (debug_level() >= 4) log(LogLevel::info, "lower", std::string("after ") + pass + ":\n" + ir::print(kernel));
+#ifndef NDEBUG
+  return ir::verify(kernel).with_context(std::string("after ") + pass);
+#else
+  return {};
+#endif
+}
+
+// A copy with a Context of its own, so that the passes may add nodes without touching the caller's.
+ir::Kernel clone(const ir::Kernel& kernel) {
+  ir::Kernel copy = kernel;
+  copy.context = std::make_shared<ir::Context>();
+  ir::NodeMap copies;
+  ir::visit_post_order(kernel.body, [&](const ir::Node* node) {
+    std::vector<const ir::Node*> sources;
+    for (const ir::Node* source : node->src()) sources.push_back(copies.at(source));
+    copies[node] =
+        copy.context->make(node->op, node->type, sources, node->value, node->attribute, node->lanes, node->name);
+    if (node->op == ir::Op::range || node->op == ir::Op::scratch) copy.context->reserve_number(node->value);
+  });
+  copy.body = copies.at(kernel.body);
+  return copy;
+}
+
+}  // namespace
+
+Result<Lowered> lower(const ir::Kernel& kernel, const Schedule& schedule) {
+  const ir::Kernel expanded = ir::expand_math(clone(kernel));
+  SPORKLE_RETURN_IF_ERROR(check("expand_math", expanded));
+  SPORKLE_ASSIGN_OR_RETURN(Lowered lowered, apply_schedule(expanded, schedule));
+  SPORKLE_RETURN_IF_ERROR(check("apply_schedule", lowered.kernel));
+  lowered.kernel = expand_lanes(lowered.kernel);
+  SPORKLE_RETURN_IF_ERROR(check("expand_lanes", lowered.kernel));
+  return lowered;
+}
+
+}  // namespace sporkle::lower

@@ -1,0 +1,34 @@
+// Lowering: from a kernel as it was written to one that a code generator can emit node by node.
+//
+// The passes, in order: expand_math (ir/math.h), apply_schedule, expand_lanes. Each gives ordinary IR that the
+// interpreter runs with the same result, bit for bit; in debug builds the verifier checks it, and SPORKLE_DEBUG=4
+// prints it.
+#pragma once
+
+#include <unordered_map>
+
+#include "base/status.h"
+#include "ir/kernel.h"
+#include "lower/schedule.h"
+
+namespace sporkle::lower {
+
+struct Lowered {
+  ir::Kernel kernel;
+  // Ranges of reductions whose loop body a code generator should repeat this often.
+  std::unordered_map<const ir::Node*, int> unroll;
+};
+
+// `kernel` is left as it is: the result has a Context of its own. invalid_argument when the schedule names a range that
+// the kernel lacks or asks for what the kernel's shape does not allow (nested vectors, a thread loop inside another).
+Result<Lowered> lower(const ir::Kernel& kernel, const Schedule& schedule);
+
+// ---- The passes, for their tests ----
+
+// Loops run as the schedule says: split into thread blocks, tiles and vectors with their remainders.
+Result<Lowered> apply_schedule(const ir::Kernel& kernel, const Schedule& schedule);
+// Reductions over L lanes become one vector accumulator (or, where the reduction already runs inside a vector, L of
+// them) and a lane_reduce.
+ir::Kernel expand_lanes(const ir::Kernel& kernel);
+
+}  // namespace sporkle::lower
