@@ -97,10 +97,10 @@ Status errno_status(int error, std::string what);
 #define SPORKLE_CONCAT(a, b) SPORKLE_CONCAT_INNER(a, b)
 
 // Returns from the enclosing function when `expression` (a Status) is a failure.
-#define SPORKLE_RETURN_IF_ERROR(expression)               \
-  do {                                                    \
-    ::sporkle::Status sporkle_status_ = (expression);     \
-    if (!sporkle_status_.ok()) return sporkle_status_;    \
+#define SPORKLE_RETURN_IF_ERROR(expression)            \
+  do {                                                 \
+    ::sporkle::Status sporkle_status_ = (expression);  \
+    if (!sporkle_status_.ok()) return sporkle_status_; \
   } while (false)
 
 // SPORKLE_ASSIGN_OR_RETURN(auto x, f()): x = value of the Result, or returns its status.

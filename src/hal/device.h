@@ -61,7 +61,8 @@ struct Binding {
   uint64_t offset_bytes = 0;  // a multiple of the element size
 };
 
-// Commands are executed in order, as if each waited for the one before it (a backend may overlap what does not conflict).
+// Commands are executed in order, as if each waited for the one before it (a backend may overlap what does not
+// conflict).
 struct DispatchCommand {
   ExecutableRef executable;
   std::vector<Binding> bindings;  // one for each buffer of the kernel, in its order

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "ir/arithmetic.h"
+#include "ir/float16.h"
+
 namespace sporkle::ir {
 
 std::string_view dtype_name(DType type) {
@@ -17,11 +20,10 @@ int dtype_size(DType type) {
 
 std::string_view op_name(Op op) {
   static constexpr std::string_view names[] = {
-      "constant", "scalar", "buffer", "scratch", "range",   "add",    "sub",         "mul",   "div",        "mod",
-      "neg",      "min",    "max",    "fma",     "sqrt",    "abs",    "floor",       "and",   "or",         "xor",
-      "shl",      "shr",    "less",   "less_equal", "equal", "not_equal", "select",   "cast",  "bitcast",    "exp",
-      "log",      "tanh",   "sin",    "cos",     "load",    "reduce", "lane_reduce", "store", "loop",       "serial_loop",
-      "block"};
+      "constant", "scalar",     "buffer", "scratch",     "range",  "add",   "sub",         "mul",  "div", "mod",  "neg",
+      "min",      "max",        "fma",    "sqrt",        "abs",    "floor", "and",         "or",   "xor", "shl",  "shr",
+      "less",     "less_equal", "equal",  "not_equal",   "select", "cast",  "bitcast",     "exp",  "log", "tanh", "sin",
+      "cos",      "load",       "reduce", "lane_reduce", "store",  "loop",  "serial_loop", "block"};
   return names[static_cast<int>(op)];
 }
 
@@ -55,31 +57,42 @@ const Node* Context::make(Op op, DType type, std::span<const Node* const> source
 
 int64_t constant_bits(DType type, double number) {
   switch (type) {
-    case DType::f64: return std::bit_cast<int64_t>(number);
-    case DType::f32: return static_cast<int64_t>(std::bit_cast<uint32_t>(static_cast<float>(number)));
-    default: return constant_bits_integer(type, static_cast<int64_t>(number));
+    case DType::f64:
+      return std::bit_cast<int64_t>(number);
+    case DType::f32:
+      return static_cast<int64_t>(std::bit_cast<uint32_t>(static_cast<float>(number)));
+    case DType::f16:
+      return float_to_half(static_cast<float>(number));
+    case DType::bf16:
+      return float_to_bfloat16(static_cast<float>(number));
+    case DType::boolean:
+      return number != 0;
+    default:
+      return saturating_integer(type, number);
   }
 }
 
 int64_t constant_bits_integer(DType type, int64_t number) {
-  switch (type) {
-    case DType::boolean: return number != 0;
-    case DType::i8: return static_cast<int8_t>(number);
-    case DType::u8: return static_cast<uint8_t>(number);
-    case DType::i32: return static_cast<int32_t>(number);
-    case DType::u32: return static_cast<uint32_t>(number);
-    case DType::f32:
-    case DType::f64: return constant_bits(type, static_cast<double>(number));
-    default: return number;
-  }
+  const uint64_t bits = static_cast<uint64_t>(number);
+  const uint64_t operands[] = {bits};
+  // Through a cast, so that a float is rounded once.
+  return static_cast<int64_t>(type == DType::i64 ? bits : apply(Op::cast, type, DType::i64, operands));
 }
 
 double constant_number(const Node* node) {
   switch (node->type) {
-    case DType::f64: return std::bit_cast<double>(node->value);
-    case DType::f32: return std::bit_cast<float>(static_cast<uint32_t>(node->value));
-    case DType::u64: return static_cast<double>(static_cast<uint64_t>(node->value));
-    default: return static_cast<double>(node->value);
+    case DType::f64:
+      return std::bit_cast<double>(node->value);
+    case DType::f32:
+      return std::bit_cast<float>(static_cast<uint32_t>(node->value));
+    case DType::f16:
+      return half_to_float(static_cast<uint16_t>(node->value));
+    case DType::bf16:
+      return bfloat16_to_float(static_cast<uint16_t>(node->value));
+    case DType::u64:
+      return static_cast<double>(static_cast<uint64_t>(node->value));
+    default:
+      return static_cast<double>(node->value);
   }
 }
 

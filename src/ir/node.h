@@ -1,12 +1,13 @@
 // The kernel IR: one immutable node type for index arithmetic, loads, stores, loops and reductions.
 //
 // A Context owns its nodes in an arena and interns them: two structurally equal nodes are the same pointer, so common
-// subexpressions exist once and maps are keyed by pointer. Nodes live as long as their Context. A Context belongs to one
-// thread at a time; nodes that nobody adds to any more may be read from any number of threads.
+// subexpressions exist once and maps are keyed by pointer. Nodes live as long as their Context. A Context belongs to
+// one thread at a time; nodes that nobody adds to any more may be read from any number of threads.
 //
 // What a kernel means is defined by the interpreter (ir/interpreter.h); every backend is tested against it.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <deque>
@@ -133,7 +134,8 @@ class Context {
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
 
-  // The interned node with exactly these parts; checks and simplifies nothing (the verifier checks; Builder simplifies).
+  // The interned node with exactly these parts; checks and simplifies nothing (the verifier checks; Builder
+  // simplifies).
   const Node* make(Op op, DType type, std::span<const Node* const> sources, int64_t value = 0, uint8_t attribute = 0,
                    uint8_t lanes = 0, std::string_view name = {});
   const Node* make(Op op, DType type, std::initializer_list<const Node*> sources, int64_t value = 0,

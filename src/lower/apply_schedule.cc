@@ -81,7 +81,7 @@ class Scheduler {
     }
     const ScheduleItem& item = items.front();
     const std::span<const ScheduleItem> rest = items.subspan(1);
-    if (kind == Op::serial_loop && item.kind != ScheduleItem::Kind::unroll) {
+    if (kind == Op::serial_loop) {
       fail("the iterations of \"" + item.range + "\" happen in order and cannot be spread");
       return {};
     }
@@ -92,9 +92,7 @@ class Scheduler {
         return split_vector(range, extent, body, item, rest);
       case ScheduleItem::Kind::tile:
         return split_tile(kind, range, extent, body, item, rest);
-      case ScheduleItem::Kind::unroll:
-        fail("\"" + item.range + "\" is a loop; unroll is for reductions, use tile");
-        return {};
+      case ScheduleItem::Kind::unroll: break;  // of reductions; not among a loop's items
     }
     return {};
   }
@@ -249,7 +247,12 @@ Result<Lowered> apply_schedule(const ir::Kernel& kernel, const Schedule& schedul
     if (std::ranges::find(known, item.range) == known.end())
       return invalid_argument("schedule \"" + schedule.text() + "\": kernel \"" + kernel.name + "\" has no range \"" +
                               item.range + "\"");
-    if (item.kind != ScheduleItem::Kind::unroll) loops.items.push_back(item);
+    if (item.kind != ScheduleItem::Kind::unroll) {
+      loops.items.push_back(item);
+    } else if (std::ranges::none_of(reductions, [&](const Node* range) { return range->name == item.range; })) {
+      return invalid_argument("schedule \"" + schedule.text() + "\": \"" + item.range +
+                              "\" is a loop; unroll is for reductions, use tile");
+    }
   }
   lowered.kernel = kernel;
   Scheduler scheduler(*kernel.context, loops);

@@ -833,6 +833,12 @@ Result<std::string> Emitter::module() {
 
   std::string text = "target triple = \"x86_64-unknown-linux-gnu\"\n\n";
   text += "@sporkle_zero = private unnamed_addr constant [64 x i8] zeroinitializer, align 64\n\n";
+  std::string signature =
+      "i32 " + std::to_string(kernel_.buffers.size()) + ", i32 " + std::to_string(kernel_.scalars.size());
+  for (const ir::BufferArgument& buffer : kernel_.buffers)
+    signature += ", i32 " + std::to_string(ir::dtype_size(buffer.type));
+  text += "@" + std::string(kSignatureSymbol) + " = constant [" + std::to_string(2 + kernel_.buffers.size()) +
+          " x i32] [" + signature + "], align 4\n\n";
   text += functions;
   for (const std::string& declaration : declarations_) text += declaration + "\n";
   // Wide vectors are what the schedule asked for, whatever the CPU's usual preference.

@@ -1,0 +1,144 @@
+#include "base/thread_pool.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <mutex>
+#include <set>
+#include <thread>
+#include <vector>
+
+namespace sporkle {
+namespace {
+
+class ThreadPoolTest : public testing::TestWithParam<int> {};
+
+TEST_P(ThreadPoolTest, CoversEveryItemOnce) {
+  ThreadPool pool(GetParam());
+  ASSERT_EQ(pool.threads(), GetParam());
+  for (int64_t count : {0, 1, 2, 3, 7, 8, 9, 1000}) {
+    std::vector<int> visits(static_cast<size_t>(count));
+    pool.parallel_for(count, [&](int64_t begin, int64_t end, int worker) {
+      EXPECT_GE(worker, 0);
+      EXPECT_LT(worker, pool.threads());
+      EXPECT_LT(begin, end);
+      for (int64_t i = begin; i < end; ++i) ++visits[static_cast<size_t>(i)];
+    });
+    EXPECT_EQ(std::count(visits.begin(), visits.end(), 1), count);
+  }
+}
+
+TEST_P(ThreadPoolTest, ResultsAreVisibleAfterEveryOfManyShortLoops) {
+  ThreadPool pool(GetParam());
+  std::vector<int64_t> values(64);
+  for (int64_t loop = 1; loop <= 3000; ++loop) {
+    pool.parallel_for(64, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) values[static_cast<size_t>(i)] = loop * i;
+    });
+    for (int64_t i = 0; i < 64; ++i) ASSERT_EQ(values[static_cast<size_t>(i)], loop * i);
+  }
+}
+
+TEST_P(ThreadPoolTest, NestedLoopsRunInlineWithTheirWorkersNumber) {
+  ThreadPool pool(GetParam());
+  std::atomic<int64_t> sum{0};
+  pool.parallel_for(16, [&](int64_t begin, int64_t end, int outer) {
+    for (int64_t i = begin; i < end; ++i) {
+      int calls = 0;
+      pool.parallel_for(100, [&](int64_t inner_begin, int64_t inner_end, int inner) {
+        EXPECT_EQ(inner, outer);
+        ++calls;
+        sum += inner_end - inner_begin;
+      });
+      EXPECT_EQ(calls, 1);
+    }
+  });
+  EXPECT_EQ(sum, 1600);
+}
+
+INSTANTIATE_TEST_SUITE_P(Threads, ThreadPoolTest, testing::Values(1, 2, 3, 8));
+
+TEST(ThreadPoolChunks, OneThreadRunsEverythingInlineAsOneChunk) {
+  ThreadPool pool(1);
+  int calls = 0;
+  pool.parallel_for(1000, [&](int64_t begin, int64_t end, int worker) {
+    EXPECT_EQ(begin, 0);
+    EXPECT_EQ(end, 1000);
+    EXPECT_EQ(worker, 0);
+    ++calls;
+  });
+  EXPECT_EQ(calls, 1);
+}
+
+TEST(ThreadPoolChunks, AreNoSmallerThanAskedAndAlwaysTheSame) {
+  ThreadPool pool(4);
+  std::set<std::pair<int64_t, int64_t>> first;
+  for (int repeat = 0; repeat < 20; ++repeat) {
+    std::mutex mutex;
+    std::set<std::pair<int64_t, int64_t>> chunks;
+    pool.parallel_for(
+        1000,
+        [&](int64_t begin, int64_t end, int) {
+          std::lock_guard<std::mutex> lock(mutex);
+          chunks.emplace(begin, end);
+        },
+        300);
+    EXPECT_EQ(chunks.size(), 4u);
+    EXPECT_EQ(chunks.rbegin()->second, 1000);
+    for (auto [begin, end] : chunks) EXPECT_TRUE(end - begin == 300 || end == 1000) << begin << " " << end;
+    if (repeat == 0) first = chunks;
+    EXPECT_EQ(chunks, first);
+  }
+}
+
+TEST(ThreadPoolWorkers, TwoAreBusyAtOnce) {
+  ThreadPool pool(2);
+  std::atomic<int> arrived{0};
+  // Each chunk waits for the other; one thread alone would never end.
+  pool.parallel_for(2, [&](int64_t, int64_t, int) {
+    ++arrived;
+    while (arrived < 2) std::this_thread::yield();
+  });
+  EXPECT_EQ(arrived, 2);
+}
+
+TEST(ThreadPoolWorkers, NeverMoreAreBusyThanAsked) {
+  ThreadPool pool(2);
+  std::atomic<int> busy{0}, most{0};
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < 4; ++caller) {
+    callers.emplace_back([&] {
+      for (int loop = 0; loop < 200; ++loop) {
+        pool.parallel_for(8, [&](int64_t, int64_t, int) {
+          const int now = ++busy;
+          int seen = most;
+          while (now > seen && !most.compare_exchange_weak(seen, now)) {
+          }
+          --busy;
+        });
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_LE(most, 2);
+}
+
+TEST(ThreadPoolWorkers, WakeUpAfterSleeping) {
+  ThreadPool pool(2);
+  for (int loop = 0; loop < 20; ++loop) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));  // well past the spinning
+    std::atomic<int64_t> sum{0};
+    pool.parallel_for(100, [&](int64_t begin, int64_t end, int) { sum += end - begin; });
+    ASSERT_EQ(sum, 100);
+  }
+}
+
+TEST(ProcessThreadPool, IsOne) {
+  EXPECT_EQ(&process_thread_pool(), &process_thread_pool());
+  EXPECT_GE(process_thread_pool().threads(), 1);
+}
+
+}  // namespace
+}  // namespace sporkle

@@ -1,0 +1,154 @@
+#include "cache/kernel_cache.h"
+
+#include <array>
+#include <chrono>
+#include <cstring>
+#include <system_error>
+
+#include "base/log.h"
+#include "ir/text.h"
+
+namespace sporkle::cache {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A file: this header, then the code.
+struct FileHeader {
+  std::array<char, 8> magic;
+  Digest key;
+  Digest code_hash;
+  uint64_t code_bytes;
+};
+constexpr std::array<char, 8> kMagic = {'s', 'p', 'k', 'k', 'e', 'r', 'n', '1'};
+static_assert(sizeof(FileHeader) == 80, "the header has no padding: it is written as it lies in memory");
+
+// Each part is hashed with its length, so that no two lists of parts read the same.
+Digest hash_parts(std::initializer_list<std::string_view> parts) {
+  Sha256 hash;
+  for (const std::string_view part : parts) {
+    const uint64_t size = part.size();
+    hash.update(std::as_bytes(std::span(&size, 1)));
+    hash.update(part);
+  }
+  return hash.finish();
+}
+
+std::string_view as_text(const Digest& digest) { return {reinterpret_cast<const char*>(digest.data()), digest.size()}; }
+
+fs::path path_of(const fs::path& directory, const Digest& key) {
+  const std::string hex = to_hex(key);
+  return directory / hex.substr(0, 2) / hex.substr(2);
+}
+
+}  // namespace
+
+KernelCache::KernelCache(hal::Device& device, fs::path directory, std::string_view version)
+    : device_(device), directory_(std::move(directory)), version_(version) {}
+
+KernelCache::Entry& KernelCache::entry(EntryMap& map, std::string_view key) {
+  std::lock_guard lock(mutex_);
+  const auto found = map.find(key);
+  Entry& entry = found != map.end() ? found->second : map.try_emplace(std::string(key)).first->second;
+  if (entry.ready.load(std::memory_order_acquire)) ++counters_.memory_hits;
+  return entry;
+}
+
+template <typename Make>
+Result<hal::ExecutableRef> KernelCache::resolve(Entry& entry, const Make& make) {
+  if (entry.ready.load(std::memory_order_acquire)) return entry.executable;
+  std::lock_guard making(entry.making);
+  if (entry.ready.load(std::memory_order_acquire)) return entry.executable;
+  SPORKLE_ASSIGN_OR_RETURN(entry.executable, make());
+  entry.ready.store(true, std::memory_order_release);
+  return entry.executable;
+}
+
+Result<hal::ExecutableRef> KernelCache::get(const ir::Kernel& kernel, const lower::Schedule& schedule) {
+  const Digest key = hash_parts({ir::print(kernel), schedule.text(), device_.info().target, version_});
+  return resolve(entry(by_content_, as_text(key)), [&] { return load_or_compile(key, kernel, schedule); });
+}
+
+Result<hal::ExecutableRef> KernelCache::get(std::string_view structural_key, const std::function<Source()>& make) {
+  return resolve(entry(by_structure_, structural_key), [&] {
+    const Source source = make();
+    return get(source.first, source.second);
+  });
+}
+
+CacheCounters KernelCache::counters() const {
+  std::lock_guard lock(mutex_);
+  return counters_;
+}
+
+Result<hal::ExecutableRef> KernelCache::load_or_compile(const Digest& key, const ir::Kernel& kernel,
+                                                        const lower::Schedule& schedule) {
+  const fs::path path = path_of(directory_, key);
+  Result<hal::ExecutableRef> loaded = load_from_disk(path, key);
+  if (loaded.ok()) {
+    std::lock_guard lock(mutex_);
+    ++counters_.disk_hits;
+    return loaded;
+  }
+  const Code code_of_failure = loaded.status().code();
+  if (code_of_failure == Code::corrupt_data || code_of_failure == Code::unsupported) {
+    log(LogLevel::info, "cache", "compiling kernel " + kernel.name + " anew: " + loaded.status().message());
+    std::lock_guard lock(mutex_);
+    ++counters_.corrupt_files;
+  }
+
+  const auto start = std::chrono::steady_clock::now();
+  SPORKLE_ASSIGN_OR_RETURN(const std::vector<std::byte> code,
+                           codegen::compile(kernel, schedule, device_.info().target));
+  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+  {
+    std::lock_guard lock(mutex_);
+    ++counters_.compiles;
+    counters_.compile_seconds += taken.count();
+  }
+  if (debug_level() >= 2) {
+    log(LogLevel::info, "cache",
+        "compiled " + kernel.name + " for " + device_.info().target + ": " + std::to_string(code.size()) +
+            " bytes in " + std::to_string(taken.count() * 1e3) + " ms");
+  }
+  SPORKLE_ASSIGN_OR_RETURN(hal::ExecutableRef executable, device_.load(code));
+  write_to_disk(path, key, code);
+  return executable;
+}
+
+Result<hal::ExecutableRef> KernelCache::load_from_disk(const fs::path& path, const Digest& key) {
+  SPORKLE_ASSIGN_OR_RETURN(const std::string file, read_file(path));
+  FileHeader header;
+  if (file.size() < sizeof header) return corrupt_data(path.string() + " is too short");
+  std::memcpy(&header, file.data(), sizeof header);
+  const auto code = std::as_bytes(std::span(file)).subspan(sizeof header);
+  if (header.magic != kMagic || header.key != key || header.code_bytes != code.size() ||
+      header.code_hash != sha256(code)) {
+    return corrupt_data(path.string() + " is damaged");
+  }
+  return device_.load(code);
+}
+
+void KernelCache::write_to_disk(const fs::path& path, const Digest& key, std::span<const std::byte> code) {
+  const FileHeader header{kMagic, key, sha256(code), code.size()};
+  std::string file(sizeof header + code.size(), '\0');
+  std::memcpy(file.data(), &header, sizeof header);
+  if (!code.empty()) std::memcpy(file.data() + sizeof header, code.data(), code.size());
+
+  std::error_code error;
+  fs::create_directories(path.parent_path(), error);
+  const Status status = error ? errno_status(error.value(), "cannot create " + path.parent_path().string())
+                              : write_file_atomically(path, file);
+  if (status.ok()) return;
+  std::unique_lock lock(mutex_);
+  const bool first = counters_.write_failures++ == 0;
+  lock.unlock();
+  if (first) {
+    log(LogLevel::warning, "cache",
+        status.message() +
+            "; compiled kernels are not kept, and every start compiles them again (SPORKLE_CACHE names "
+            "another folder)");
+  }
+}
+
+}  // namespace sporkle::cache

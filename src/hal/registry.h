@@ -1,0 +1,35 @@
+// Which devices there are, and opening one by its ID. Thread-safe.
+//
+//   cpu        this machine's processor, with code generated for it; the default
+//   reference  the interpreter: slow, checks every access, defines what a kernel means
+//   null       accepts everything and executes nothing
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "hal/device.h"
+
+namespace sporkle::hal {
+
+struct DeviceOptions {
+  int threads = 0;                  // 0: $SPORKLE_THREADS, else every core that the process may use
+  uint64_t memory_limit_bytes = 0;  // 0: the machine's memory
+};
+
+// An empty ID means $SPORKLE_DEVICE, or "cpu" when that is unset. An unknown ID is not_found and lists the known ones;
+// a device that this machine cannot run is unsupported with the reason.
+Result<std::shared_ptr<Device>> open_device(std::string_view id = {}, const DeviceOptions& options = {});
+
+struct DeviceListing {
+  std::string id;
+  DeviceInfo info;  // when available
+  Status status;    // ok, or why the device cannot be opened
+};
+
+// Every device that Sporkle knows, the default first, each opened for a moment.
+std::vector<DeviceListing> list_devices(const DeviceOptions& options = {});
+
+}  // namespace sporkle::hal

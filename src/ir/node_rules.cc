@@ -1,0 +1,284 @@
+#include "ir/node_rules.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "ir/arithmetic.h"
+
+namespace sporkle::ir {
+namespace {
+
+constexpr int64_t kMaxVectorExtent = 1024;
+
+using Types = uint32_t;  // a set, one bit a type
+constexpr Types set_of(auto... types) { return ((1u << static_cast<int>(types)) | ...); }
+constexpr bool contains(Types set, DType type) { return set >> static_cast<int>(type) & 1; }
+constexpr Types kIntegers = set_of(DType::i8, DType::u8, DType::i32, DType::u32, DType::i64, DType::u64);
+constexpr Types kFloats = set_of(DType::f32, DType::f64);
+constexpr Types kNumbers = kIntegers | kFloats;
+constexpr Types kBits = kIntegers | set_of(DType::boolean);
+// f16 and bf16 are formats for storage: they are loaded, stored, selected and cast.
+constexpr Types kValues = kNumbers | kBits | set_of(DType::f16, DType::bf16);
+constexpr Types kStatement = set_of(DType::none);
+
+enum class Form : uint8_t {
+  uniform,  // sources and result have one type
+  compare,  // sources have one type, the result is a boolean
+  other,    // a check of its own
+};
+
+constexpr uint32_t kAnyNumber = ~0u;
+
+struct Rule {
+  uint32_t min_sources, max_sources;
+  Form form;
+  Types types;  // of the result; of a comparison's sources
+};
+
+Rule rule_of(Op op) {
+  switch (op) {
+    case Op::constant:
+    case Op::scalar:
+    case Op::buffer: return {0, 0, Form::other, kValues};
+    case Op::scratch: return {1, 1, Form::other, kValues};
+    case Op::range: return {1, 1, Form::uniform, set_of(DType::i64)};
+    case Op::add:
+    case Op::sub:
+    case Op::mul:
+    case Op::div:
+    case Op::min:
+    case Op::max: return {2, 2, Form::uniform, kNumbers};
+    case Op::mod:
+    case Op::shl:
+    case Op::shr: return {2, 2, Form::uniform, kIntegers};
+    case Op::neg:
+    case Op::abs: return {1, 1, Form::uniform, kNumbers};
+    case Op::fma: return {3, 3, Form::uniform, kFloats};
+    case Op::sqrt:
+    case Op::floor:
+    case Op::exp:
+    case Op::log:
+    case Op::tanh:
+    case Op::sin:
+    case Op::cos: return {1, 1, Form::uniform, kFloats};
+    case Op::bit_and:
+    case Op::bit_or:
+    case Op::bit_xor: return {2, 2, Form::uniform, kBits};
+    case Op::less:
+    case Op::less_equal: return {2, 2, Form::compare, kNumbers};
+    case Op::equal:
+    case Op::not_equal: return {2, 2, Form::compare, kNumbers | kBits};
+    case Op::select: return {3, 3, Form::other, kValues};
+    case Op::cast: return {1, 1, Form::other, kValues};
+    case Op::bitcast: return {1, 1, Form::other, kValues & ~set_of(DType::boolean)};
+    case Op::load: return {2, 4, Form::other, kValues};
+    case Op::reduce: return {3, 4, Form::other, kNumbers};
+    case Op::lane_reduce: return {2, 2, Form::other, kNumbers};
+    case Op::store: return {3, 4, Form::other, kStatement};
+    case Op::loop:
+    case Op::serial_loop: return {1, kAnyNumber, Form::other, kStatement};
+    case Op::block: return {0, kAnyNumber, Form::other, kStatement};
+  }
+  return {0, 0, Form::other, 0};
+}
+
+bool is_memory(const Node* node) { return node->op == Op::buffer || node->op == Op::scratch; }
+std::string text(DType type) { return std::string(dtype_name(type)); }
+Status error(const Node* node, const std::string& what) { return invalid_argument(describe(node) + " " + what); }
+
+Status wrong_source_count(const Node* node, const Rule& rule) {
+  std::string wanted = std::to_string(rule.min_sources);
+  if (rule.max_sources == kAnyNumber)
+    wanted += " or more";
+  else if (rule.max_sources != rule.min_sources)
+    wanted += " to " + std::to_string(rule.max_sources);
+  return error(node, "has " + std::to_string(node->source_count) + " sources; it takes " + wanted);
+}
+
+}  // namespace
+
+std::string describe(const Node* node) {
+  std::string result(op_name(node->op));
+  if (!node->name.empty()) result += " \"" + std::string(node->name) + "\"";
+  if ((node->op == Op::load || node->op == Op::store) && node->source_count > 0 && node->src(0) &&
+      is_memory(node->src(0)))
+    result += " of " + describe(node->src(0));
+  return result;
+}
+
+Status NodeRules::check(const Node* node) {
+  const Rule rule = rule_of(node->op);
+  if (node->name.size() > kMaxNameBytes)
+    return invalid_argument("a name is longer than " + std::to_string(kMaxNameBytes) + " bytes");
+  if (node->source_count < rule.min_sources || node->source_count > rule.max_sources)
+    return wrong_source_count(node, rule);
+  SPORKLE_RETURN_IF_ERROR(check_sources(node));
+
+  const DType type = rule.form == Form::compare ? node->src(0)->type : node->type;
+  if (!contains(rule.types, type)) return error(node, "does not exist for type " + text(type));
+  if (rule.form != Form::other)
+    for (const Node* source : node->src())
+      if (source->type != type)
+        return error(node, "of type " + text(type) + " has a source of type " + text(source->type));
+  if (rule.form == Form::compare && node->type != DType::boolean)
+    return error(node, "gives a bool, not " + text(node->type));
+
+  if (node->op == Op::constant || node->op == Op::scalar ||
+      (node->op >= Op::add && node->op < Op::load &&
+       std::ranges::all_of(node->src(), [&](const Node* source) { return known_at_launch_.contains(source); })))
+    known_at_launch_.insert(node);
+
+  switch (node->op) {
+    case Op::constant: return check_constant(node);
+    case Op::scalar:
+    case Op::buffer: return check_argument(node);
+    case Op::scratch: return check_scratch(node);
+    case Op::range: return check_range(node);
+    case Op::select: return check_select(node);
+    case Op::bitcast: return check_bitcast(node);
+    case Op::load:
+    case Op::store: return check_access(node);
+    case Op::reduce: return check_reduce(node);
+    case Op::lane_reduce: return check_lane_reduce(node);
+    case Op::loop:
+    case Op::serial_loop: return check_loop(node);
+    default: return {};
+  }
+}
+
+// Statements stand only in loops and blocks, memory only at the front of loads and stores, values everywhere else.
+Status NodeRules::check_sources(const Node* node) const {
+  const bool is_body = node->op == Op::block || node->op == Op::loop || node->op == Op::serial_loop;
+  const bool is_access = node->op == Op::load || node->op == Op::store;
+  for (size_t i = 0; i < node->source_count; ++i) {
+    const Node* source = node->src(i);
+    const bool wants_statement = is_body && (node->op == Op::block || i > 0);
+    const bool wants_memory = is_access && i == 0;
+    if (wants_statement && !source->is_statement())
+      return error(node, "has a value (" + describe(source) + ") where a statement is wanted");
+    if (!wants_statement && source->is_statement())
+      return error(node, "uses a statement (" + describe(source) + ") as a value");
+    if (wants_memory && !is_memory(source))
+      return error(node, "needs a buffer or scratch as its first source, not " + describe(source));
+    if (!wants_statement && !wants_memory && is_memory(source))
+      return error(node, "uses " + describe(source) + " as a value; load reads memory");
+  }
+  return {};
+}
+
+Status NodeRules::check_constant(const Node* node) const {
+  const uint64_t bits = static_cast<uint64_t>(node->value);
+  if (canonical_bits(node->type, bits) != bits)
+    return error(node, "of type " + text(node->type) + " has bits outside its type");
+  return {};
+}
+
+Status NodeRules::check_argument(const Node* node) const {
+  const auto check_declared = [&](const auto& arguments) -> Status {
+    if (node->value < 0 || static_cast<uint64_t>(node->value) >= arguments.size())
+      return error(node, "is argument " + std::to_string(node->value) + "; the kernel declares " +
+                             std::to_string(arguments.size()));
+    const auto& declared = arguments[static_cast<size_t>(node->value)];
+    if (node->type != declared.type)
+      return error(node, "has type " + text(node->type) + "; the kernel declares " + text(declared.type));
+    if (node->name != declared.name) return error(node, "is declared under another name, \"" + declared.name + "\"");
+    return {};
+  };
+  return node->op == Op::buffer ? check_declared(kernel_.buffers) : check_declared(kernel_.scalars);
+}
+
+Status NodeRules::check_scratch(const Node* node) const {
+  if (node->src(0)->type != DType::i64)
+    return error(node, "needs an element count of type i64, not " + text(node->src(0)->type));
+  if (!known_at_launch_.contains(node->src(0)))
+    return error(node, "needs an element count made of scalars and constants alone");
+  return {};
+}
+
+Status NodeRules::check_range(const Node* node) const {
+  const Node* extent = node->src(0);
+  if (node->attribute > static_cast<uint8_t>(RangeKind::vector)) return error(node, "is of an unknown kind");
+  if (node->range_kind() == RangeKind::thread && !known_at_launch_.contains(extent))
+    return error(node, "is a thread range and needs an extent made of scalars and constants alone");
+  if (node->range_kind() == RangeKind::vector &&
+      (!extent->is_constant() || extent->value < 1 || extent->value > kMaxVectorExtent ||
+       !std::has_single_bit(static_cast<uint64_t>(extent->value))))
+    return error(node, "is a vector range and needs a constant power of two up to " +
+                           std::to_string(kMaxVectorExtent) + " as its extent");
+  return {};
+}
+
+Status NodeRules::check_select(const Node* node) const {
+  if (node->src(0)->type != DType::boolean)
+    return error(node, "needs a bool as its condition, not " + text(node->src(0)->type));
+  for (const Node* branch : node->src().subspan(1))
+    if (branch->type != node->type)
+      return error(node, "of type " + text(node->type) + " has a branch of type " + text(branch->type));
+  return {};
+}
+
+Status NodeRules::check_bitcast(const Node* node) const {
+  const DType from = node->src(0)->type;
+  if (from == DType::boolean || dtype_size(from) != dtype_size(node->type))
+    return error(node, "from " + text(from) + " to " + text(node->type) + " changes the size");
+  return {};
+}
+
+Status NodeRules::check_access(const Node* node) const {
+  const bool is_load = node->op == Op::load;
+  const Node* memory = node->src(0);
+  if (node->src(1)->type != DType::i64)
+    return error(node, "needs an index of type i64, not " + text(node->src(1)->type));
+  const DType value = is_load ? node->type : node->src(2)->type;
+  if (value != memory->type)
+    return error(node, "has a value of type " + text(value) + "; the memory holds " + text(memory->type));
+  if (is_load && node->source_count == 3) return error(node, "has a mask but no value for where the mask is false");
+  if (node->source_count == 4) {
+    const DType mask = node->src(is_load ? 2 : 3)->type;
+    if (mask != DType::boolean) return error(node, "needs a mask of type bool, not " + text(mask));
+    if (is_load && node->src(3)->type != node->type)
+      return error(node, "has a value of type " + text(node->src(3)->type) + " for where its mask is false");
+  }
+  if (memory->op == Op::scratch) return {};
+  const Access access = kernel_.buffers[static_cast<size_t>(memory->value)].access;
+  if (is_load && access == Access::write) return error(node, "reads what is declared write-only");
+  if (!is_load && access == Access::read) return error(node, "writes what is declared read-only");
+  return {};
+}
+
+Status NodeRules::check_reduce(const Node* node) const {
+  if (node->attribute > static_cast<uint8_t>(Combine::fma)) return error(node, "has an unknown way to combine");
+  const bool is_fma = node->combine() == Combine::fma;
+  if (node->source_count != (is_fma ? 4u : 3u))
+    return error(node, is_fma ? "by fma takes init, range, a and b" : "takes init, range and one value");
+  const Node* range = node->src(1);
+  if (range->op != Op::range || range->range_kind() != RangeKind::serial)
+    return error(node, "needs a serial range as its second source, not " + describe(range));
+  for (const Node* source : node->src())
+    if (source != range && source->type != node->type)
+      return error(node, "of type " + text(node->type) + " has a source of type " + text(source->type));
+  if (is_fma && !is_float(node->type)) return error(node, "by fma does not exist for type " + text(node->type));
+  if (!std::has_single_bit(node->lanes) || (is_fma && node->lanes != 1))
+    return error(node, "has " + std::to_string(node->lanes) + " lanes; it takes a power of two, and 1 by fma");
+  return {};
+}
+
+Status NodeRules::check_lane_reduce(const Node* node) const {
+  if (node->attribute >= static_cast<uint8_t>(Combine::fma)) return error(node, "combines by add, max or min alone");
+  const Node* range = node->src(1);
+  if (range->op != Op::range || range->range_kind() != RangeKind::vector)
+    return error(node, "needs a vector range as its second source, not " + describe(range));
+  if (node->src(0)->type != node->type)
+    return error(node, "of type " + text(node->type) + " has a source of type " + text(node->src(0)->type));
+  return {};
+}
+
+Status NodeRules::check_loop(const Node* node) const {
+  const Node* range = node->src(0);
+  if (range->op != Op::range) return error(node, "needs a range as its first source, not " + describe(range));
+  if (node->op == Op::serial_loop && range->range_kind() != RangeKind::serial)
+    return error(node, "runs in order and cannot open the thread or vector " + describe(range));
+  return {};
+}
+
+}  // namespace sporkle::ir

@@ -1,0 +1,192 @@
+#include "mesh/client.h"
+
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "mesh/printable.h"
+#include "mesh/tls.h"
+#include "mesh/transport.h"
+
+namespace sporkle::mesh {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+// One call() that waits; lives on its caller's stack.
+struct PendingCall {
+  std::condition_variable done;
+  std::optional<Result<Message>> result;
+};
+
+}  // namespace
+
+struct Client::State {
+  ClientOptions options;
+  std::shared_ptr<Connection> connection;
+  std::string server_software;
+  Address server_address;
+
+  mutable std::mutex mutex;
+  uint64_t last_call_id = 0;
+  std::unordered_map<uint64_t, PendingCall*> pending;
+  std::optional<Status> closed;
+
+  // Joined by ~Client before anything above goes away.
+  std::unique_ptr<Reactor> reactor;
+
+  void on_response(Session::Event event) {
+    const std::lock_guard lock(mutex);
+    const auto it = pending.find(event.call_id);
+    if (it == pending.end()) return;
+    it->second->result = std::move(event.result);
+    it->second->done.notify_one();
+    pending.erase(it);
+  }
+
+  void on_closed(const Status& why) {
+    const std::lock_guard lock(mutex);
+    if (closed) return;
+    closed = why;
+    for (const auto& [id, call] : pending) {
+      call->result = why;
+      call->done.notify_one();
+    }
+    pending.clear();
+  }
+};
+
+namespace {
+
+// What the connecting thread and the reactor's share while one address is tried.
+struct Attempt {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool opened = false;
+  std::string software;
+  std::optional<Status> failure;
+};
+
+// Why an address failed, the most telling one first: a wrong key or version says more than silence.
+int weight(const Status& status) {
+  switch (status.code()) {
+    case Code::permission_denied:
+      return 3;
+    case Code::unsupported:
+      return 2;
+    case Code::deadline_exceeded:
+      return 0;
+    default:
+      return 1;
+  }
+}
+
+}  // namespace
+
+Client::Client(std::shared_ptr<State> state) : state_(std::move(state)) {}
+
+Result<std::unique_ptr<Client>> Client::connect(const RunLink& link, const Identity& identity,
+                                                const ClientOptions& options) {
+  if (link.addresses.empty()) return invalid_argument("the run link has no address to connect to");
+  SPORKLE_ASSIGN_OR_RETURN(const std::shared_ptr<const TlsContext> tls, TlsContext::create(identity));
+  auto state = std::make_shared<State>();
+  state->options = options;
+  SPORKLE_ASSIGN_OR_RETURN(state->reactor, Reactor::create(1));
+  State* const raw = state.get();  // outlives the reactor's threads, which are all that use it
+
+  const auto deadline = steady_clock::now() + options.connect_timeout;
+  Status failure;
+  for (size_t i = 0; i < link.addresses.size(); ++i) {
+    const auto left = std::chrono::duration_cast<milliseconds>(deadline - steady_clock::now());
+    if (left.count() <= 0 && i > 0) break;
+    // A silent address must not use up the time of those after it.
+    const milliseconds share = left / static_cast<int>(link.addresses.size() - i);
+    const auto attempt = std::make_shared<Attempt>();
+    ConnectionEvents events;
+    events.on_open = [attempt](const std::shared_ptr<Connection>&, const Session::Event& hello) {
+      const std::lock_guard lock(attempt->mutex);
+      attempt->opened = true;
+      attempt->software = hello.software;
+      attempt->changed.notify_one();
+    };
+    events.on_message = [raw](const std::shared_ptr<Connection>&, Session::Event event) {
+      raw->on_response(std::move(event));
+    };
+    events.on_closed = [attempt, raw](const std::shared_ptr<Connection>&, const Status& why, bool opened) {
+      if (opened) return raw->on_closed(why);
+      const std::lock_guard lock(attempt->mutex);
+      attempt->failure = why;
+      attempt->changed.notify_one();
+    };
+    const ConnectionOptions connection_options{share,
+                                               options.keep_alive_interval,
+                                               options.keep_alive_timeout,
+                                               {options.software, options.role, options.limits}};
+    const auto connection =
+        state->reactor->connect(link.addresses[i], link.coordinator, tls, connection_options, std::move(events));
+    std::unique_lock lock(attempt->mutex);
+    attempt->changed.wait(lock, [&] { return attempt->opened || attempt->failure; });
+    if (attempt->opened) {
+      state->connection = connection;
+      state->server_software = attempt->software;
+      state->server_address = link.addresses[i];
+      return std::unique_ptr<Client>(new Client(std::move(state)));
+    }
+    const Status status = attempt->failure->with_context(link.addresses[i].to_string());
+    if (failure.ok()) {
+      failure = status;
+    } else {
+      const Code code = weight(status) > weight(failure) ? status.code() : failure.code();
+      failure = Status(code, failure.message() + "; " + status.message());
+    }
+  }
+  return failure.with_context("cannot connect to coordinator " + link.coordinator.short_id());
+}
+
+Client::~Client() {
+  close();
+  state_->reactor.reset();
+}
+
+Result<Message> Client::call(std::string_view method, Message request, milliseconds timeout) {
+  const auto deadline = steady_clock::now() + timeout;
+  SPORKLE_RETURN_IF_ERROR(Session::check_request(method, request, state_->options.limits));
+  PendingCall call;
+  std::unique_lock lock(state_->mutex);
+  if (state_->closed) return *state_->closed;
+  if (state_->pending.size() >= state_->options.limits.max_calls_in_flight)
+    return unavailable("cannot call '" + printable(method, max_method_bytes) +
+                       "': " + std::to_string(state_->pending.size()) + " calls are in flight already");
+  const uint64_t call_id = ++state_->last_call_id;
+  state_->pending.emplace(call_id, &call);
+  // Under the lock: the loss of the connection cannot slip in between and miss this call.
+  state_->connection->send_request(call_id, std::string(method), std::move(request));
+  call.done.wait_until(lock, deadline, [&] { return call.result.has_value(); });
+  if (call.result) return *std::move(call.result);
+  state_->pending.erase(call_id);
+  state_->connection->cancel(call_id);
+  return Status(Code::deadline_exceeded, "the call '" + printable(method, max_method_bytes) + "' to " +
+                                             state_->server_address.to_string() + " got no answer within " +
+                                             std::to_string(timeout.count()) + " ms");
+}
+
+void Client::close() {
+  state_->on_closed(Status(Code::cancelled, "this client was closed"));
+  state_->connection->close(Status());
+}
+
+Traffic Client::traffic() const { return state_->connection->traffic(); }
+
+bool Client::connected() const {
+  const std::lock_guard lock(state_->mutex);
+  return !state_->closed;
+}
+
+const std::string& Client::server_software() const { return state_->server_software; }
+const Address& Client::server_address() const { return state_->server_address; }
+
+}  // namespace sporkle::mesh

@@ -1,0 +1,57 @@
+// Client: one authenticated connection to a server, and calls over it.
+//
+// A Client owns its socket and one thread. Every call is thread-safe; the destructor closes the connection, and must
+// not run while another thread is still inside call(). A lost connection stays lost: connect a new Client (retry.h has
+// the waits between attempts).
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+#include "mesh/channel.h"
+#include "mesh/identity.h"
+#include "mesh/message.h"
+#include "mesh/run_link.h"
+
+namespace sporkle::mesh {
+
+struct ClientOptions {
+  std::chrono::milliseconds connect_timeout{10'000};  // over all addresses of the link together
+  // A ping goes out when nothing has arrived for the interval; the connection is lost when nothing has for the timeout.
+  std::chrono::milliseconds keep_alive_interval{10'000};
+  std::chrono::milliseconds keep_alive_timeout{30'000};
+  std::string software = "sporkle";  // name and version of the program, told to the server
+  std::string role = "worker";       // what this peer is for, told to the server
+  Limits limits;
+};
+
+class Client : public Channel {
+ public:
+  // Tries the link's addresses in order. Errors: unavailable when none answers, permission_denied when the key found
+  // there is not the link's (the message has both short IDs), unsupported when the peer speaks another major protocol
+  // version (the message has both versions), deadline_exceeded.
+  static Result<std::unique_ptr<Client>> connect(const RunLink& link, const Identity& identity,
+                                                 const ClientOptions& options = {});
+  ~Client() override;
+
+  Result<Message> call(std::string_view method, Message request, std::chrono::milliseconds timeout) override;
+  void close() override;
+  Traffic traffic() const override;
+
+  // False from the moment that the loss of the connection is known.
+  bool connected() const;
+  // What the server said of itself.
+  const std::string& server_software() const;
+  // The address of the link that answered.
+  const Address& server_address() const;
+
+ private:
+  struct State;
+  explicit Client(std::shared_ptr<State> state);
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace sporkle::mesh

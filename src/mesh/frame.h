@@ -1,0 +1,74 @@
+// Frames: the units that travel on a connection. docs/protocol.md has the layout.
+//
+// A frame is a 32-byte header and up to FrameLimits of data. Both have a checksum: TLS already keeps strangers' hands
+// off the bytes, the checksums catch our own bugs. The header's is verified before its lengths are believed, and the
+// lengths are bounded before anything is allocated. Pure computation on bytes; a decoder belongs to one thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+
+namespace sporkle::mesh {
+
+inline constexpr uint8_t protocol_major = 1;
+inline constexpr uint8_t protocol_minor = 0;
+
+inline constexpr size_t frame_header_bytes = 32;
+// Payloads are cut into chunks, so that a small call waits for one of these at most.
+inline constexpr size_t max_chunk_bytes = size_t{256} << 10;
+inline constexpr size_t max_control_bytes = size_t{16} << 10;
+
+enum class FrameKind : uint8_t {
+  hello = 1,     // first each way: who speaks, and which protocol version
+  request = 2,   // opens a call: method, body, size of the payload
+  response = 3,  // answers it: status, body, size of the payload
+  chunk = 4,     // the next bytes of the payload of the call's request or response
+  cancel = 5,    // the caller no longer wants the answer
+  ping = 6,
+  pong = 7,
+  goodbye = 8,  // last: why the connection ends
+};
+
+struct Frame {
+  FrameKind kind{};
+  uint8_t version = protocol_major;  // of the sender
+  uint64_t call_id = 0;              // 0 for hello, ping, pong and goodbye
+  std::span<const std::byte> data;   // decompressed
+};
+
+struct FrameLimits {
+  size_t max_envelope_bytes = (size_t{1} << 20) + max_control_bytes;  // of a request's or response's data
+};
+
+// Appends the frame to `out`. With `try_compress`, data that zstd shrinks travels compressed. Returns whether it did.
+// Data beyond the limits is a bug of the caller's.
+bool encode_frame(const Frame& frame, bool try_compress, std::vector<std::byte>& out);
+
+class FrameDecoder {
+ public:
+  explicit FrameDecoder(const FrameLimits& limits = {}) : limits_(limits) {}
+
+  // Adds bytes as they arrived. Holds no more than these and one unfinished frame.
+  void push(std::span<const std::byte> bytes);
+  // Takes the next whole frame: true and `frame`, whose data is valid until the next call of push() or next(); or false
+  // when more bytes are needed. corrupt_data when the bytes are no frame of ours, unsupported when a frame of another
+  // protocol version follows the hello; then the stream has lost its place, and every later call fails alike.
+  Result<bool> next(Frame& frame);
+  // Whether the bytes so far end inside a frame.
+  bool inside_frame() const { return begin_ < buffer_.size(); }
+
+ private:
+  Result<bool> decode(Frame& frame);
+
+  FrameLimits limits_;
+  std::vector<std::byte> buffer_;
+  size_t begin_ = 0;  // of the bytes not yet taken
+  std::vector<std::byte> decompressed_;
+  Status failure_;
+};
+
+}  // namespace sporkle::mesh

@@ -1,0 +1,216 @@
+#include "mesh/tls.h"
+
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <system_error>
+#include <utility>
+
+namespace sporkle::mesh {
+namespace {
+
+using CertificatePointer = std::unique_ptr<X509, decltype(&X509_free)>;
+
+std::string openssl_error() {
+  const unsigned long code = ERR_peek_last_error();
+  const char* reason = code ? ERR_reason_error_string(code) : nullptr;
+  return reason ? reason : "unknown reason";
+}
+
+CertificatePointer self_signed_certificate(EVP_PKEY* key) {
+  CertificatePointer certificate(X509_new(), X509_free);
+  if (!certificate) return certificate;
+  X509* x = certificate.get();
+  X509_NAME* name = X509_get_subject_name(x);
+  const auto* common_name = reinterpret_cast<const unsigned char*>("sporkle");
+  // Valid from 1950 to 9999: a node with a wrong clock still joins.
+  const bool made = X509_set_version(x, X509_VERSION_3) == 1 && ASN1_INTEGER_set(X509_get_serialNumber(x), 1) == 1 &&
+                    ASN1_TIME_set_string(X509_getm_notBefore(x), "19500101000000Z") == 1 &&
+                    ASN1_TIME_set_string(X509_getm_notAfter(x), "99991231235959Z") == 1 &&
+                    X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, common_name, -1, -1, 0) == 1 &&
+                    X509_set_issuer_name(x, name) == 1 && X509_set_pubkey(x, key) == 1 &&
+                    X509_sign(x, key, nullptr) > 0;
+  if (!made) certificate.reset();
+  return certificate;
+}
+
+// Any certificate will do that holds an Ed25519 key; TLS itself proves possession of the private half, and who the key
+// belongs to is for the caller to judge by peer_id().
+int accept_any_ed25519(X509_STORE_CTX* store, void*) {
+  X509* certificate = X509_STORE_CTX_get0_cert(store);
+  EVP_PKEY* key = certificate ? X509_get0_pubkey(certificate) : nullptr;
+  if (key && EVP_PKEY_get_id(key) == EVP_PKEY_ED25519) return 1;
+  X509_STORE_CTX_set_error(store, X509_V_ERR_CERT_REJECTED);
+  return 0;
+}
+
+// --- A socket BIO of our own: it counts bytes, and a peer that went away raises no SIGPIPE.
+
+TlsStream::Counters& counters_of(BIO* bio) { return *static_cast<TlsStream::Counters*>(BIO_get_data(bio)); }
+
+bool should_retry(int error) { return error == EAGAIN || error == EWOULDBLOCK || error == EINTR; }
+
+int socket_write(BIO* bio, const char* data, int size) {
+  BIO_clear_retry_flags(bio);
+  const ssize_t count = ::send(counters_of(bio).descriptor, data, static_cast<size_t>(size), MSG_NOSIGNAL);
+  if (count >= 0) {
+    counters_of(bio).sent += static_cast<uint64_t>(count);
+  } else if (should_retry(errno)) {
+    BIO_set_retry_write(bio);
+  }
+  return static_cast<int>(count);
+}
+
+int socket_read(BIO* bio, char* data, int size) {
+  BIO_clear_retry_flags(bio);
+  const ssize_t count = ::recv(counters_of(bio).descriptor, data, static_cast<size_t>(size), 0);
+  if (count > 0) {
+    counters_of(bio).received += static_cast<uint64_t>(count);
+  } else if (count < 0 && should_retry(errno)) {
+    BIO_set_retry_read(bio);
+  } else if (count == 0) {
+    BIO_set_flags(bio, BIO_FLAGS_IN_EOF);
+  }
+  return static_cast<int>(count);
+}
+
+long socket_control(BIO* bio, int command, long, void*) {
+  if (command == BIO_CTRL_FLUSH) return 1;
+  if (command == BIO_CTRL_EOF) return BIO_test_flags(bio, BIO_FLAGS_IN_EOF) != 0;
+  return 0;
+}
+
+int socket_create(BIO* bio) {
+  BIO_set_init(bio, 1);
+  return 1;
+}
+
+const BIO_METHOD* socket_method() {
+  static const BIO_METHOD* const method = [] {
+    BIO_METHOD* m = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "sporkle socket");
+    if (m) {
+      BIO_meth_set_write(m, socket_write);
+      BIO_meth_set_read(m, socket_read);
+      BIO_meth_set_ctrl(m, socket_control);
+      BIO_meth_set_create(m, socket_create);
+    }
+    return m;
+  }();
+  return method;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const TlsContext>> TlsContext::create(const Identity& identity) {
+  const auto failed = [](const char* step) {
+    return internal_error(std::string("cannot set up TLS: ") + step + ": " + openssl_error());
+  };
+  ERR_clear_error();
+  SSL_CTX* context = SSL_CTX_new(TLS_method());
+  if (!context) return failed("no context");
+  std::shared_ptr<const TlsContext> owner(new TlsContext(context));
+  const CertificatePointer certificate = self_signed_certificate(identity.native_key());
+  if (!certificate) return failed("no certificate");
+  if (SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) != 1) return failed("no TLS 1.3");
+  if (SSL_CTX_set_ciphersuites(context, "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384") !=
+      1)
+    return failed("no cipher suites");
+  if (SSL_CTX_set1_groups_list(context, "X25519") != 1) return failed("no X25519");
+  if (SSL_CTX_set1_sigalgs_list(context, "ed25519") != 1) return failed("no Ed25519");
+  if (SSL_CTX_use_certificate(context, certificate.get()) != 1) return failed("certificate refused");
+  if (SSL_CTX_use_PrivateKey(context, identity.native_key()) != 1) return failed("key refused");
+  SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
+  SSL_CTX_set_cert_verify_callback(context, accept_any_ed25519, nullptr);
+  SSL_CTX_set_max_cert_list(context, 16 << 10);
+  SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
+  SSL_CTX_set_num_tickets(context, 0);
+  SSL_CTX_set_options(context, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
+  SSL_CTX_set_read_ahead(context, 1);
+  SSL_CTX_set_mode(context,
+                   SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+  return owner;
+}
+
+TlsContext::~TlsContext() { SSL_CTX_free(context_); }
+
+TlsStream::TlsStream(std::shared_ptr<const TlsContext> context, int descriptor, Side side)
+    : context_(std::move(context)) {
+  counters_.descriptor = descriptor;
+  ssl_ = SSL_new(context_->native());
+  BIO* bio = socket_method() ? BIO_new(socket_method()) : nullptr;
+  if (!ssl_ || !bio) {
+    BIO_free(bio);
+    SSL_free(ssl_);
+    ssl_ = nullptr;
+    error_ = "no memory for a TLS connection";
+    return;
+  }
+  BIO_set_data(bio, &counters_);
+  SSL_set_bio(ssl_, bio, bio);
+  side == Side::client ? SSL_set_connect_state(ssl_) : SSL_set_accept_state(ssl_);
+}
+
+TlsStream::~TlsStream() { SSL_free(ssl_); }
+
+TlsStream::Progress TlsStream::interpret(int result) {
+  switch (SSL_get_error(ssl_, result)) {
+    case SSL_ERROR_NONE:
+      return Progress::done;
+    case SSL_ERROR_WANT_READ:
+      return Progress::want_read;
+    case SSL_ERROR_WANT_WRITE:
+      return Progress::want_write;
+    case SSL_ERROR_ZERO_RETURN:
+      return Progress::closed;
+    case SSL_ERROR_SYSCALL:
+      if (errno == 0 || errno == ECONNRESET || errno == EPIPE) return Progress::closed;
+      error_ = std::generic_category().message(errno);
+      return Progress::failed;
+    default:
+      if (ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING) return Progress::closed;
+      error_ = openssl_error();
+      return Progress::failed;
+  }
+}
+
+TlsStream::Progress TlsStream::handshake() {
+  if (!ssl_) return Progress::failed;
+  ERR_clear_error();
+  errno = 0;
+  return interpret(SSL_do_handshake(ssl_));
+}
+
+TlsStream::Progress TlsStream::read(std::span<std::byte> into, size_t& count) {
+  ERR_clear_error();
+  errno = 0;
+  return interpret(SSL_read_ex(ssl_, into.data(), into.size(), &count));
+}
+
+TlsStream::Progress TlsStream::write(std::span<const std::byte> from, size_t& count) {
+  ERR_clear_error();
+  errno = 0;
+  return interpret(SSL_write_ex(ssl_, from.data(), from.size(), &count));
+}
+
+TlsStream::Progress TlsStream::close_notify() {
+  ERR_clear_error();
+  errno = 0;
+  const int result = SSL_shutdown(ssl_);
+  return result >= 0 ? Progress::done : interpret(result);
+}
+
+Result<NodeId> TlsStream::peer_id() const {
+  X509* certificate = SSL_get0_peer_certificate(ssl_);
+  EVP_PKEY* key = certificate ? X509_get0_pubkey(certificate) : nullptr;
+  PublicKey raw{};
+  size_t size = raw.size();
+  if (!key || EVP_PKEY_get_raw_public_key(key, reinterpret_cast<unsigned char*>(raw.data()), &size) != 1 ||
+      size != raw.size())
+    return Status(Code::permission_denied, "the peer has no Ed25519 key");
+  return NodeId::of(raw);
+}
+
+}  // namespace sporkle::mesh

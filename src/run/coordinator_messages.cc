@@ -1,0 +1,318 @@
+// What the coordinator answers to each method. Whatever arrives here may be wrong or hostile.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+#include "base/sha256.h"
+#include "mesh/printable.h"
+#include "run/coordinator.h"
+#include "run/duration.h"
+#include "run/protocol.h"
+#include "run/round_plan.h"
+#include "run/run.pb.h"
+
+namespace sporkle::run {
+namespace {
+
+constexpr size_t kNormsNeeded = 3;
+constexpr double kFastestBelievable = 1e12;  // tokens a second
+
+template <typename Proto>
+Status parse(const mesh::Message& message, Proto& proto) {
+  if (proto.ParseFromString(message.body)) return {};
+  return corrupt_data("the request's body cannot be read");
+}
+
+std::string bytes_string(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+// A speed or a loss from a peer: 0 when it is nonsense.
+double sane(double value, double largest) { return std::isfinite(value) && value > 0 && value <= largest ? value : 0; }
+
+}  // namespace
+
+Result<Coordinator::Reply> Coordinator::dispatch(const mesh::NodeId& node, std::string_view method,
+                                                 const mesh::Message& request, mesh::Responder& respond, bool& pending,
+                                                 TimePoint now) {
+  if (method == "status") return Reply{encode_status(status(now)), {}};
+  if (method == "hello") return hello(node, request, now);
+  const auto found = members_.find(node);
+  if (found == members_.end()) return not_found("this node has not said hello to the run");
+  Member& member = found->second;
+  if (method == "leave") return leave(member);
+  // A last heartbeat that overtakes the good-bye does not bring a worker back.
+  if (member.left && method == "heartbeat") return Reply{};
+  seen(member, now);
+  if (method == "parameters") return parameters_chunk(request);
+  if (method == "next_work") return next_work(member, request, respond, pending, now);
+  if (method == "shards") return shards(request);
+  if (method == "heartbeat") return heartbeat(member, request);
+  if (method == "submit") return submit(member, request, now);
+  return unsupported("the coordinator does not know the method \"" + mesh::printable(method, 64) + "\"");
+}
+
+Result<Coordinator::Reply> Coordinator::hello(const mesh::NodeId& node, const mesh::Message& request, TimePoint now) {
+  proto::HelloRequest hello;
+  SPORKLE_RETURN_IF_ERROR(parse(request, hello));
+  if (hello.protocol() != kRunProtocol)
+    return unsupported("this worker speaks version " + std::to_string(hello.protocol()) +
+                       " of the run protocol, the coordinator version " + std::to_string(kRunProtocol) +
+                       "; install the same release on both");
+  auto found = members_.find(node);
+  const bool fresh = found == members_.end();
+  if (fresh) {
+    if (members_.size() >= config_.max_workers)
+      return unavailable("the run has reached its limit of " + std::to_string(config_.max_workers) + " workers");
+    found = members_.try_emplace(node).first;
+    found->second.id = node;
+    found->second.present = true;
+    ++round_.workers_joined;
+  }
+  Member& member = found->second;
+  member.name = mesh::printable(hello.name(), 64);
+  member.software = mesh::printable(hello.software(), 64);
+  member.threads = hello.threads();
+  if (!fresh && member.session != hello.session()) {
+    // Another process: what the one before was doing is gone.
+    if (member.present) lose_member(member, "another process took its place");
+    member.ready = false;
+  }
+  member.session = hello.session();
+  seen(member, now);
+  if (fresh) emit(event(EventKind::worker_joined, &member));
+  dirty_members_.insert(node);
+  dirty_round_ = true;
+  proto::HelloReply reply;
+  if (!reply.mutable_manifest()->ParseFromString(manifest_)) return internal_error("the run's manifest cannot be read");
+  reply.set_version(round_.number);
+  reply.set_heartbeat_interval_ms(static_cast<uint32_t>(std::min(config_.heartbeat_interval_s * 1000, 1e9)));
+  reply.set_finished(finished());
+  return Reply{reply.SerializeAsString(), {}};
+}
+
+Result<Coordinator::Reply> Coordinator::parameters_chunk(const mesh::Message& request) {
+  proto::ParametersRequest wanted;
+  SPORKLE_RETURN_IF_ERROR(parse(request, wanted));
+  proto::ParametersReply reply;
+  reply.set_version(round_.number);
+  reply.set_total(parameters_->size());
+  reply.set_sha256(bytes_string(parameters_sha256_));
+  Reply answer;
+  const uint64_t offset = wanted.offset();
+  if (offset >= parameters_->size())
+    return invalid_argument("parameters from " + std::to_string(offset) + " on were asked for, there are " +
+                            std::to_string(parameters_->size()));
+  if (offset == 0 || wanted.version() == round_.number) {
+    const auto chunk = std::as_bytes(std::span(*parameters_).subspan(
+        offset, std::min<size_t>(kParameterChunk, parameters_->size() - offset)));
+    answer.payload.assign(chunk.begin(), chunk.end());
+  }
+  answer.body = reply.SerializeAsString();
+  return answer;
+}
+
+Result<Coordinator::Reply> Coordinator::next_work(Member& member, const mesh::Message& request,
+                                                  mesh::Responder& respond, bool& pending, TimePoint now) {
+  proto::NextWorkRequest wanted;
+  SPORKLE_RETURN_IF_ERROR(parse(request, wanted));
+  if (wanted.session() != member.session)
+    return Status(Code::permission_denied,
+                  "another worker with the same key has joined this run; give every worker on one machine its own "
+                  "SPORKLE_HOME");
+  if (!member.ready) dirty_members_.insert(member.id);
+  member.ready = true;
+  if (const double speed = sane(wanted.tokens_per_second(), kFastestBelievable)) member.tokens_per_second = speed;
+  advance(now);  // this may be the worker that a round waited for
+  if (!active_lease(member.id)) lease_to_joiner(member, now);
+  if (finished() || active_lease(member.id))
+    return work_reply(member, wanted.has_parameters(), wanted.version(), now);
+  // A worker that asks twice has lost the first answer.
+  if (auto poll = polls_.extract(member.id))
+    answer(member.id, std::move(poll.mapped().respond), work_reply(member, false, 0, now));
+  pending = true;
+  polls_.emplace(member.id, Poll{std::move(respond), now + to_duration(config_.long_poll_s), wanted.has_parameters(),
+                                 wanted.version()});
+  return Reply{};
+}
+
+Coordinator::Reply Coordinator::work_reply(const Member& member, bool has_version, uint64_t version, TimePoint now) {
+  proto::NextWorkReply reply;
+  Reply answer;
+  const LeaseRecord* lease = active_lease(member.id);
+  if (finished()) {
+    reply.set_kind(proto::NextWorkReply::FINISHED);
+  } else if (lease) {
+    reply.set_kind(proto::NextWorkReply::LEASE);
+    proto::Lease& to = *reply.mutable_lease();
+    to.set_id(lease->id);
+    to.set_round(lease->round);
+    for (const uint64_t number : lease->units) {
+      proto::Unit& unit = *to.add_units();
+      unit.set_number(number);
+      unit.set_shard(pool_.shard_of(number));
+      const std::span<const std::byte> shard = pool_.shard(unit.shard());
+      unit.set_sha256(bytes_string(sha256(shard)));
+      unit.set_size_bytes(static_cast<uint32_t>(shard.size()));
+    }
+    to.set_steps(lease->steps);
+    to.set_schedule_step(lease->schedule_step);
+    to.set_schedule_stride(lease->schedule_stride);
+    to.set_seed(seed_of(*lease));
+    to.set_deadline_ms(static_cast<uint32_t>(std::clamp(to_seconds(deadline_ - now) * 1000, 0.0, 4e9)));
+    to.set_parameters_sha256(bytes_string(parameters_sha256_));
+    if (has_version && version + 1 == round_.number) answer.payload = delta_;
+    Member& holder = members_.at(member.id);
+    if (holder.delivered != lease->id) {
+      holder.delivered = lease->id;
+      holder.delivered_at = now;
+    }
+  } else {
+    reply.set_kind(proto::NextWorkReply::WAIT);
+  }
+  answer.body = reply.SerializeAsString();
+  return answer;
+}
+
+void Coordinator::answer_polls(TimePoint now) {
+  for (auto poll = polls_.begin(); poll != polls_.end();) {
+    const Member& member = members_.at(poll->first);
+    const bool due = finished() || poll->second.until <= now || poll->second.respond.abandoned() ||
+                     active_lease(member.id) != nullptr;
+    if (!due) {
+      ++poll;
+      continue;
+    }
+    if (!poll->second.respond.abandoned())
+      answer(member.id, std::move(poll->second.respond),
+             work_reply(member, poll->second.has_version, poll->second.version, now));
+    poll = polls_.erase(poll);
+  }
+}
+
+Result<Coordinator::Reply> Coordinator::shards(const mesh::Message& request) {
+  proto::ShardsRequest wanted;
+  SPORKLE_RETURN_IF_ERROR(parse(request, wanted));
+  if (wanted.shards_size() > kShardsPerRequest)
+    return invalid_argument("more than " + std::to_string(kShardsPerRequest) + " shards in one request");
+  proto::ShardsReply reply;
+  Reply answer;
+  for (const uint64_t index : wanted.shards()) {
+    const std::span<const std::byte> shard = pool_.shard(index);
+    if (shard.empty())
+      return not_found("the training data has no shard " + std::to_string(index) + ", only " +
+                       std::to_string(pool_.shard_count()));
+    // At least one; the worker asks again for the rest.
+    if (!answer.payload.empty() && answer.payload.size() + shard.size() > kShardBytesPerRequest) break;
+    reply.add_size_bytes(static_cast<uint32_t>(shard.size()));
+    answer.payload.insert(answer.payload.end(), shard.begin(), shard.end());
+  }
+  answer.body = reply.SerializeAsString();
+  return answer;
+}
+
+Result<Coordinator::Reply> Coordinator::heartbeat(Member& member, const mesh::Message& request) {
+  proto::HeartbeatRequest beat;
+  SPORKLE_RETURN_IF_ERROR(parse(request, beat));
+  proto::HeartbeatReply reply;
+  if (!beat.lease().empty()) {
+    const auto lease = leases_.find(beat.lease());
+    const bool held = lease != leases_.end() && lease->second.node == member.id &&
+                      (lease->second.state == LeaseState::active || lease->second.state == LeaseState::reported ||
+                       revive(lease->second));
+    reply.set_lease_lost(!held && member.last_accepted != beat.lease());
+    reply.set_fold(recent(beat.round()));
+    member.step = beat.step();
+    member.loss = std::isfinite(beat.loss()) ? beat.loss() : 0;
+  }
+  return Reply{reply.SerializeAsString(), {}};
+}
+
+Status Coordinator::check_update(const LeaseRecord& lease, const mesh::Message& request, double& norm) const {
+  proto::SubmitRequest report;
+  SPORKLE_RETURN_IF_ERROR(parse(request, report));
+  if (report.steps() == 0 || report.steps() > lease.steps)
+    return invalid_argument("an update of " + std::to_string(report.steps()) + " steps on a lease of " +
+                            std::to_string(lease.steps));
+  if (report.tokens() == 0 || report.tokens() > report.steps() * config_.manifest.tokens_per_step)
+    return invalid_argument("an update that claims " + std::to_string(report.tokens()) + " tokens in " +
+                            std::to_string(report.steps()) + " steps");
+  if (!std::isfinite(report.mean_loss())) return invalid_argument("an update whose loss is not finite");
+  std::vector<float> values(config_.manifest.parameter_count);
+  SPORKLE_RETURN_IF_ERROR(train::dequantize(request.payload, values));
+  norm = comparable_norm(train::l2_norm(values), report.steps());
+  if (!std::isfinite(norm)) return invalid_argument("an update whose length is not finite");
+  const double usual = round_.norms.size() >= kNormsNeeded ? median(round_.norms) : 0;
+  if (usual > 0 && norm > config_.norm_bound * usual) {
+    char text[96];
+    std::snprintf(text, sizeof text, "an update %.3g times as long as usual, more than %.3g is refused", norm / usual,
+                  config_.norm_bound);
+    return invalid_argument(text);
+  }
+  return {};
+}
+
+Result<Coordinator::Reply> Coordinator::submit(Member& member, const mesh::Message& request, TimePoint now) {
+  proto::SubmitRequest report;
+  SPORKLE_RETURN_IF_ERROR(parse(request, report));
+  proto::SubmitReply reply;
+  const auto answered = [&reply](proto::SubmitReply::Verdict verdict, std::string reason = {}) {
+    reply.set_verdict(verdict);
+    reply.set_reason(std::move(reason));
+    return Reply{reply.SerializeAsString(), {}};
+  };
+  if (report.lease().empty()) return invalid_argument("an update without a lease");
+  if (const double speed = sane(report.tokens_per_second(), kFastestBelievable)) member.tokens_per_second = speed;
+  if (member.delivered == report.lease() && sane(report.seconds(), 1e9) > 0) {
+    const double overhead = std::max(0.0, to_seconds(now - member.delivered_at) - report.seconds());
+    member.overhead_s = member.overhead_s > 0 ? 0.5 * (member.overhead_s + overhead) : overhead;
+    member.delivered.clear();
+  }
+  dirty_members_.insert(member.id);
+  if (member.last_accepted == report.lease()) return answered(proto::SubmitReply::ACCEPTED);  // again
+  const auto found = leases_.find(report.lease());
+  LeaseRecord* lease = found != leases_.end() && found->second.node == member.id ? &found->second : nullptr;
+  if (lease && lease->state == LeaseState::reported) return answered(proto::SubmitReply::ACCEPTED);  // again
+  if (lease && lease->state == LeaseState::refused) return answered(proto::SubmitReply::REJECTED, "refused before");
+  if (!lease || (lease->state == LeaseState::lost && !revive(*lease))) {
+    ++member.late;
+    reply.set_fold(recent(report.round()));
+    emit(event(EventKind::update_late, &member));
+    return answered(proto::SubmitReply::LATE, "round " + std::to_string(report.round()) + " went on without it");
+  }
+  double norm = 0;
+  if (const Status status = check_update(*lease, request, norm); !status.ok()) {
+    refuse(*lease, member, status.message());
+    return answered(proto::SubmitReply::REJECTED, status.message());
+  }
+  lease->state = LeaseState::reported;
+  member.lease.clear();
+  lease->reported_steps = report.steps();
+  lease->reported_tokens = report.tokens();
+  lease->reported_mean_loss = report.mean_loss();
+  lease->reported_norm = norm;
+  lease->blob = "update-" + to_hex(std::as_bytes(std::span(lease->id)));
+  new_blobs_.emplace_back(lease->blob, request.payload);
+  dirty_leases_.insert(lease->id);
+  member.last_accepted = lease->id;
+  member.missed_deadlines = 0;
+  member.step = lease->steps;
+  member.loss = report.mean_loss();
+  flush();  // a round that closes now reads the update back from the store
+  if (!failure_.ok()) return failure_;
+  return answered(proto::SubmitReply::ACCEPTED);
+}
+
+Result<Coordinator::Reply> Coordinator::leave(Member& member) {
+  if (LeaseRecord* lease = active_lease(member.id)) lose_lease(*lease, LeaseState::lost);
+  if (auto poll = polls_.extract(member.id))
+    answer(member.id, std::move(poll.mapped().respond), work_reply(member, false, 0, {}));
+  if (member.present) emit(event(EventKind::worker_left, &member));
+  member.present = false;
+  member.ready = false;
+  member.left = true;
+  dirty_members_.insert(member.id);
+  return Reply{};
+}
+
+}  // namespace sporkle::run

@@ -1,0 +1,95 @@
+// Worker: a machine's part in a run. Connects to the coordinator of a link, fetches parameters, and then, until the run
+// is finished: takes leases, fetches shards, trains, submits, applies what the round came to. A second thread sends
+// heartbeats and learns when a lease is lost. A lost connection is made again with back-off; every request may be
+// repeated, so nothing but time is lost.
+//
+// run() works on the caller's thread; stop() may be called from any other, and from a callback. Callbacks come from
+// run()'s thread.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/status.h"
+#include "mesh/channel.h"
+#include "mesh/client.h"
+#include "mesh/identity.h"
+#include "mesh/run_link.h"
+#include "run/replica.h"
+
+namespace sporkle::run {
+
+enum class WorkerEventKind {
+  joined,        // hello answered, replica built
+  ready,         // parameters are here and work has been asked for
+  lease_taken,   // steps
+  accepted,      // steps, tokens, loss, seconds
+  late,          // the round had gone on; message
+  rejected,      // message: why
+  lease_lost,    // while training
+  disconnected,  // message: why; it goes on trying
+  reconnected,
+  finished,
+};
+std::string_view worker_event_kind_name(WorkerEventKind kind);
+
+struct WorkerEvent {
+  WorkerEventKind kind = WorkerEventKind::joined;
+  uint64_t round = 0;
+  uint32_t steps = 0;
+  uint64_t tokens = 0;
+  double loss = 0;
+  double seconds = 0;
+  std::string message;
+};
+
+struct WorkerSummary {
+  uint64_t accepted = 0;
+  uint64_t late = 0;
+  uint64_t rejected = 0;
+  uint64_t leases_lost = 0;
+  uint64_t reconnects = 0;
+  uint64_t steps = 0;
+  uint64_t tokens = 0;
+  bool finished = false;  // false: stopped
+};
+
+using Connect = std::function<Result<std::unique_ptr<mesh::Channel>>()>;
+
+struct WorkerOptions {
+  std::string software = "sporkle";
+  std::string name;
+  uint32_t threads = 1;
+  double speed = 1.0;  // below 1: sleeps after every step, so as to be only so fast
+  std::chrono::milliseconds call_timeout{60'000};
+  std::chrono::milliseconds first_connection_patience{10'000};  // to reach the coordinator at all
+  std::chrono::milliseconds patience{600'000};                  // to reach it again
+  // When it is not empty, every finished step's progress is told here.
+  std::function<void(uint64_t round, const InnerProgress&)> on_step;
+  std::function<void(const WorkerEvent&)> on_event;
+};
+
+class Worker {
+ public:
+  // `connect` makes one connection to the coordinator; it is called again after a loss.
+  Worker(Connect connect, ReplicaFactory factory, WorkerOptions options);
+  // The usual one: TLS to the coordinator of `link`.
+  Worker(const mesh::RunLink& link, const mesh::Identity& identity, ReplicaFactory factory, WorkerOptions options);
+  ~Worker();
+
+  // Until the run is finished (ok), stop() (ok) or an error that waiting cannot mend: a coordinator with another key or
+  // protocol, a model that cannot be built or diverges, or a coordinator that stays away for longer than the patience.
+  // Called once.
+  Result<WorkerSummary> run();
+  void stop();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace sporkle::run

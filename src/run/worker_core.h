@@ -1,0 +1,147 @@
+// WorkerCore: what a worker knows and computes, without network, threads or time. Requests are made here and answers
+// read here; Worker (worker.h) carries them, tests carry them by hand. One thread at a time.
+//
+// The core holds the parameters of one version bit for bit as the coordinator does (it checks their SHA-256 with every
+// lease), and what quantisation kept back of its own updates.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/sha256.h"
+#include "base/status.h"
+#include "mesh/message.h"
+#include "run/replica.h"
+#include "train/quantize.h"
+
+namespace sporkle::run {
+
+struct WorkerInfo {
+  std::string software = "sporkle";
+  std::string name;
+  uint32_t threads = 1;
+  uint64_t session = 0;  // random, one a process
+};
+
+// What a heartbeat tells; an empty lease means no work under way.
+struct Progress {
+  std::string lease;
+  uint64_t round = 0;
+  uint32_t step = 0;
+  double loss = 0;
+  double tokens_per_second = 0;
+};
+struct HeartbeatAnswer {
+  bool lease_lost = false;
+  bool fold = false;  // what the lost lease came to may still go into the error feedback
+};
+
+enum class Verdict { accepted, late, rejected };
+
+class WorkerCore {
+ public:
+  enum class Work { wait, lease, finished };
+
+  WorkerCore(WorkerInfo info, ReplicaFactory factory);
+
+  mesh::Message hello() const;
+  // Builds the replica on the first call. invalid_argument when a later one is about another run.
+  Status on_hello(const mesh::Message& reply);
+  const RunManifest& manifest() const { return manifest_; }
+  uint32_t heartbeat_interval_ms() const { return heartbeat_interval_ms_; }
+  bool finished() const { return finished_; }
+  Replica& replica() { return *replica_; }
+
+  // Until this is false: send parameters_request(), read on_parameters().
+  bool needs_parameters() const { return version_ < 0; }
+  mesh::Message parameters_request() const;
+  Status on_parameters(const mesh::Message& reply);
+  int64_t version() const { return version_; }  // -1: none
+
+  mesh::Message next_work() const;
+  // `lease`: needs_parameters() may have become true; begin() comes next, then train().
+  Result<Work> on_next_work(const mesh::Message& reply);
+
+  // The lease in hand, while there is one.
+  bool has_lease() const { return lease_.has_value(); }
+  const std::string& lease_id() const { return lease_->id; }
+  uint64_t lease_round() const { return lease_->round; }
+  uint32_t lease_steps() const { return lease_->steps; }
+  // Whether the parameters in hand are the ones to start from; false after the run has moved on: ask for other work.
+  bool lease_is_current() const;
+  // The shards of the lease that are not cached yet; nullopt when all are here.
+  std::optional<mesh::Message> shards_request() const;
+  Status on_shards(const mesh::Message& reply);
+
+  // Trains, measures, and prepares the update. `wall_seconds` of the work are told to the coordinator with submit().
+  Status train(const StepCallback& callback);
+  const InnerReport& report() const { return report_; }
+  // After train(), once the wall time is known: a throttled worker is slower than its replica thinks.
+  void set_seconds(double seconds);
+  mesh::Message submit() const;
+  // Settles the error feedback and gives up the lease.
+  Result<Verdict> on_submit(const mesh::Message& reply);
+  const std::string& verdict_reason() const { return verdict_reason_; }
+  // The lease was lost while training. With `fold` the part that was done goes into the error feedback.
+  void abandon_lease(bool fold);
+
+  // These two may run beside everything else.
+  static mesh::Message heartbeat(const Progress& progress);
+  static Result<HeartbeatAnswer> on_heartbeat(const mesh::Message& reply);
+
+  double tokens_per_second() const { return tokens_per_second_; }
+  void set_tokens_per_second(double speed) { tokens_per_second_ = speed; }
+  std::span<const float> parameters() const { return parameters_; }
+  const train::ErrorFeedback& feedback() const { return *feedback_; }
+
+ private:
+  struct Shard {
+    uint64_t index;
+    Digest sha256;
+    uint32_t size_bytes;
+  };
+  struct Lease {
+    std::string id;
+    uint64_t round;
+    std::vector<Shard> shards;
+    uint32_t steps;
+    double schedule_step;
+    double schedule_stride;
+    uint64_t seed;
+    Digest parameters_sha256;
+  };
+  void remember(const Digest& digest, std::vector<std::byte> bytes);
+
+  const WorkerInfo info_;
+  const ReplicaFactory factory_;
+  RunManifest manifest_;
+  std::string manifest_bytes_;
+  uint32_t heartbeat_interval_ms_ = 1000;
+  bool finished_ = false;
+  std::unique_ptr<Replica> replica_;
+
+  int64_t version_ = -1;
+  Digest parameters_sha256_{};
+  std::vector<float> parameters_;
+  std::vector<float> arriving_;  // chunks of a newer version so far
+  int64_t arriving_version_ = -1;
+  size_t arrived_ = 0;
+
+  std::optional<Lease> lease_;
+  std::map<Digest, std::vector<std::byte>> shards_;
+  std::deque<Digest> shard_age_;
+  size_t shard_bytes_ = 0;
+
+  std::unique_ptr<train::ErrorFeedback> feedback_;
+  InnerReport report_;
+  std::vector<std::byte> update_;
+  double tokens_per_second_ = 0;
+  std::string verdict_reason_;
+};
+
+}  // namespace sporkle::run

@@ -1,0 +1,101 @@
+#include "tensor/context.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace sporkle::tensor {
+namespace {
+
+// Sizes are rounded up to one of eight steps between powers of two, so that buffers of like sizes serve each other.
+size_t size_class(size_t size_bytes) {
+  const size_t size = std::max<size_t>(size_bytes, 64);
+  const size_t step = std::max<size_t>(std::bit_floor(size) / 8, 64);
+  return (size + step - 1) / step * step;
+}
+
+int vector_width_of(const std::string& target) {
+  if (target == "cpu:x86-64-v4") return 16;
+  if (target == "cpu:x86-64-v3") return 8;
+  return 4;
+}
+
+}  // namespace
+
+Storage::~Storage() { context_->recycle(std::move(buffer_)); }
+
+Result<std::unique_ptr<Context>> Context::open(std::string_view device_id, const hal::DeviceOptions& device_options,
+                                               ContextOptions options) {
+  SPORKLE_ASSIGN_OR_RETURN(std::shared_ptr<hal::Device> device, hal::open_device(device_id, device_options));
+  auto kernels = std::make_unique<cache::KernelCache>(*device);
+  auto context = std::make_unique<Context>(*device, *kernels, options);
+  context->owned_device_ = std::move(device);
+  context->owned_kernels_ = std::move(kernels);
+  return context;
+}
+
+Context::Context(hal::Device& device, cache::KernelCache& kernels, ContextOptions options)
+    : device_(&device),
+      kernels_(&kernels),
+      options_(options),
+      vector_width_(vector_width_of(device.info().target)) {}
+
+Context::~Context() {
+  if (semaphore_) (void)semaphore_->wait(submitted_, -1);
+}
+
+Result<std::shared_ptr<Storage>> Context::allocate(size_t size_bytes) {
+  const size_t size = size_class(size_bytes);
+  hal::BufferRef buffer;
+  if (const auto found = free_.find(size); found != free_.end() && !found->second.empty()) {
+    buffer = std::move(found->second.back());
+    found->second.pop_back();
+  } else {
+    Result<hal::BufferRef> fresh = device_->allocate(size);
+    if (!fresh.ok() && fresh.status().code() == Code::out_of_memory) {
+      trim();
+      fresh = device_->allocate(size);
+    }
+    if (!fresh.ok()) return fresh.status();
+    buffer = std::move(*fresh);
+    counters_.allocated_bytes += size;
+  }
+  in_use_bytes_ += buffer->size_bytes();
+  counters_.peak_bytes = std::max(counters_.peak_bytes, in_use_bytes_);
+  return std::make_shared<Storage>(this, std::move(buffer));
+}
+
+// Commands run in the order in which they are recorded, so a buffer may be handed out again as soon as the last command
+// that uses it has been recorded. Host writes wait for the device.
+void Context::recycle(hal::BufferRef buffer) {
+  const size_t size = buffer->size_bytes();
+  in_use_bytes_ -= size;
+  free_[size].push_back(std::move(buffer));
+}
+
+void Context::trim() {
+  for (const auto& [size, buffers] : free_) counters_.allocated_bytes -= size * buffers.size();
+  free_.clear();
+}
+
+Status Context::submit(hal::CommandBuffer commands) {
+  if (!semaphore_) {
+    SPORKLE_ASSIGN_OR_RETURN(semaphore_, device_->create_semaphore(0));
+  }
+  ++counters_.submissions;
+  for (const auto& command : commands.commands())
+    counters_.launches += std::holds_alternative<hal::DispatchCommand>(command);
+  const hal::SemaphorePoint after{semaphore_, submitted_ + 1};
+  // The device may still read the commands submitted last, which this replaces.
+  SPORKLE_RETURN_IF_ERROR(semaphore_->wait(submitted_, -1));
+  in_flight_ = std::move(commands);
+  SPORKLE_RETURN_IF_ERROR(device_->submit(in_flight_, {}, {&after, 1}));
+  ++submitted_;
+  return {};
+}
+
+Status Context::wait() {
+  if (!semaphore_) return {};
+  return semaphore_->wait(submitted_, -1);
+}
+
+}  // namespace sporkle::tensor

@@ -1,0 +1,83 @@
+// Where tensors live and run: a device, its compiled kernels, and the memory that tensors share.
+//
+// A Context belongs to one thread at a time, with all its tensors, and must outlive them.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cache/kernel_cache.h"
+#include "hal/device.h"
+#include "hal/registry.h"
+#include "tensor/node.h"
+
+namespace sporkle::tensor {
+
+struct ContextOptions {
+  // False: every operation runs in a kernel of its own. The bits are the same; for tests and for finding bugs.
+  bool fuse = true;
+};
+
+struct ContextCounters {
+  uint64_t submissions = 0;
+  uint64_t launches = 0;         // kernels run
+  double host_seconds = 0;       // planning and recording, all submissions together
+  size_t allocated_bytes = 0;    // from the device, now
+  size_t peak_bytes = 0;         // the most of it that tensors held at once
+};
+
+class Context {
+ public:
+  // Opens a device (hal/registry.h) and its kernel cache on disk.
+  static Result<std::unique_ptr<Context>> open(std::string_view device_id = {}, const hal::DeviceOptions& device = {},
+                                               ContextOptions options = {});
+  // Over a device and a cache that both outlive it.
+  Context(hal::Device& device, cache::KernelCache& kernels, ContextOptions options = {});
+  ~Context();
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+
+  hal::Device& device() { return *device_; }
+  cache::KernelCache& kernels() { return *kernels_; }
+  const ContextOptions& options() const { return options_; }
+  const ContextCounters& counters() const { return counters_; }
+
+  // Waits for everything submitted so far; reports a failure among it. A failure stays: the values of tensors made since
+  // are unknown, so every later read reports it as well.
+  Status wait();
+  // Gives memory that no tensor uses back to the device.
+  void trim();
+
+  // ---- For this layer ----
+  // Uninitialised memory; at least one byte is there even for 0.
+  Result<std::shared_ptr<Storage>> allocate(size_t size_bytes);
+  Status submit(hal::CommandBuffer commands);
+  // A number no planning pass of this Context had before.
+  uint64_t next_epoch() { return ++epoch_; }
+  ContextCounters& mutable_counters() { return counters_; }
+  // Of f32, on this device: what "vec" in a schedule stands for.
+  int vector_width() const { return vector_width_; }
+
+ private:
+  friend class Storage;
+  void recycle(hal::BufferRef buffer);
+
+  std::shared_ptr<hal::Device> owned_device_;
+  std::unique_ptr<cache::KernelCache> owned_kernels_;
+  hal::Device* device_;
+  cache::KernelCache* kernels_;
+  ContextOptions options_;
+  ContextCounters counters_;
+  int vector_width_;
+  uint64_t epoch_ = 0;
+  size_t in_use_bytes_ = 0;
+  std::map<size_t, std::vector<hal::BufferRef>> free_;  // by size
+  hal::SemaphoreRef semaphore_;
+  uint64_t submitted_ = 0;
+  hal::CommandBuffer in_flight_;  // what was submitted last
+};
+
+}  // namespace sporkle::tensor

@@ -1,0 +1,319 @@
+#include "tensor/fuse.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "tensor/context.h"
+#include "tensor/graph.h"
+#include "tensor/pointwise.h"
+
+namespace sporkle::tensor {
+namespace {
+
+constexpr int kNone = -1;
+constexpr int kSeveral = -2;
+constexpr int kMaxProgramSize = 160;  // operations, counted once for each path to them
+constexpr int kMaxEpilogueCost = 48;  // the code is repeated for every accumulator of the tile
+
+// Runs inside its readers' kernels unless it must be stored.
+bool is_inlined(Op op) { return is_pointwise(op) || op == Op::constant || op == Op::index || op == Op::pad; }
+bool is_source(Op op) { return op == Op::constant || op == Op::index || op == Op::uniform || op == Op::normal; }
+
+class Planner {
+ public:
+  Planner(Context& context, std::span<Node* const> roots)
+      : context_(context), roots_(roots), epoch_(context.next_epoch()) {}
+
+  Result<std::vector<Step>> run() {
+    for (Node* root : roots_) collect(root);
+    limit_sizes();
+    for (Node* root : roots_)
+      if (Entry* entry = find(root)) entry->stored = entry->wanted = true;
+    assign_kernels();
+    for (size_t i = 0; i < entries_.size(); ++i) {
+      if (!entries_[i].stored || entries_[i].emitted || is_movement(entries_[i].node->op)) continue;
+      if (Entry* reader = sole_reader(entries_[i])) {
+        reader->products.push_back(static_cast<int>(i));
+        continue;
+      }
+      SPORKLE_RETURN_IF_ERROR(emit(static_cast<int>(i)));
+    }
+    return std::move(steps_);
+  }
+
+ private:
+  struct Entry {
+    Node* node;
+    int kernel = kNone;  // the entry in whose kernel this runs; kSeveral
+    bool stored = false;
+    bool wanted = false;  // a root
+    bool emitted = false;
+    std::vector<int> products;  // of a kernel's root: products read by it alone
+  };
+
+  Entry* find(const Node* node) {
+    return node->epoch == epoch_ ? &entries_[static_cast<size_t>(node->plan_index)] : nullptr;
+  }
+
+  // Everything without storage that `root` needs, operands first.
+  void collect(Node* root) {
+    struct Frame {
+      Node* node;
+      size_t next;
+    };
+    std::vector<Frame> stack;
+    const auto enter = [&](Node* node) {
+      if (node->epoch == epoch_ || node->storage) return;
+      node->epoch = epoch_;
+      node->plan_index = kNone;
+      stack.push_back({node, 0});
+    };
+    enter(root);
+    while (!stack.empty()) {
+      Frame& frame = stack.back();
+      if (frame.next < frame.node->inputs.size()) {
+        enter(frame.node->inputs[frame.next++].get());
+        continue;
+      }
+      frame.node->plan_index = static_cast<int>(entries_.size());
+      entries_.push_back({frame.node});
+      stack.pop_back();
+    }
+  }
+
+  // Cuts chains of pointwise operations that would make too large a kernel.
+  void limit_sizes() {
+    std::vector<int> sizes(entries_.size(), 0);
+    for (size_t i = 0; i < entries_.size(); ++i) {
+      Node* node = entries_[i].node;
+      if (!is_inlined(node->op) && !is_movement(node->op)) continue;
+      int size = is_movement(node->op) ? 0 : 1;
+      for (const NodeRef& input : node->inputs)
+        if (Entry* entry = find(input.get())) size += sizes[static_cast<size_t>(entry - entries_.data())];
+      const bool alone = !context_.options().fuse && is_pointwise(node->op) && !is_source(node->op);
+      if (size > kMaxProgramSize || alone) {
+        // A movement is stored nowhere; the operation below it is already within the limit.
+        if (!is_movement(node->op)) entries_[i].stored = true;
+        size = 1;
+      }
+      sizes[i] = size;
+    }
+  }
+
+  // Readers first: each entry learns in whose kernel its value is needed, or that it must be stored.
+  void assign_kernels() {
+    for (int i = static_cast<int>(entries_.size()) - 1; i >= 0; --i) {
+      Entry& entry = entries_[static_cast<size_t>(i)];
+      Node* node = entry.node;
+      if (is_inlined(node->op)) {
+        const bool cheap = is_source(node->op) || node->op == Op::pad ||
+                           (is_pointwise(node->op) && pointwise_row(node->op).cost <= kCheap);
+        if (entry.kernel == kSeveral && !cheap) entry.stored = true;
+      } else if (!is_movement(node->op)) {
+        entry.stored = true;
+      }
+      const bool own_kernel = entry.stored && !is_movement(node->op);
+      const bool reads_storage = node->op == Op::matmul || node->op == Op::call || node->op == Op::output;
+      for (const NodeRef& input : node->inputs) {
+        Entry* read = find(input.get());
+        if (!read) continue;
+        if (reads_storage || (is_movement(node->op) && entry.stored)) read->stored = true;
+        const int kernel = own_kernel ? i : entry.kernel;
+        read->kernel = read->kernel == kNone || read->kernel == kernel ? kernel : kSeveral;
+      }
+    }
+  }
+
+  // The entry whose kernel could take this product in: its only reader, a pointwise one.
+  Entry* sole_reader(const Entry& entry) {
+    if (!context_.options().fuse || entry.node->op != Op::matmul || entry.wanted || entry.kernel < 0) return nullptr;
+    Entry& reader = entries_[static_cast<size_t>(entry.kernel)];
+    return is_pointwise(reader.node->op) || reader.node->op == Op::pad ? &reader : nullptr;
+  }
+
+  Status emit(int index) {
+    if (entries_[static_cast<size_t>(index)].emitted) return {};
+    entries_[static_cast<size_t>(index)].emitted = true;
+    Node* node = entries_[static_cast<size_t>(index)].node;
+    Step step{Step::Kind::pointwise, node};
+    switch (node->op) {
+      case Op::output: return emit_needed(node->inputs[0].get());
+      case Op::call: {
+        step.kind = Step::Kind::call;
+        for (const NodeRef& input : node->inputs) {
+          View view;
+          step.reads.push_back(resolve(input.get(), &view));
+        }
+        for (const std::weak_ptr<Node>& output : node->outputs) {
+          Node* result = output.lock().get();
+          step.results.push_back(result && find(result) ? result : nullptr);
+        }
+        break;
+      }
+      case Op::matmul: {
+        step.kind = Step::Kind::matmul;
+        set_operands(&step);
+        step.results = {node};
+        step.result_strides = contiguous_strides(node->shape);
+        break;
+      }
+      case Op::reduce: {
+        step.kind = Step::Kind::reduce;
+        step.results = {node};
+        SPORKLE_RETURN_IF_ERROR(build_reduced(node, &step));
+        break;
+      }
+      default: {
+        if (!is_inlined(node->op)) return internal_error("an operation that no kernel computes was planned");
+        step.results = {node};
+        SPORKLE_RETURN_IF_ERROR(build(node, node, &step.program));
+        SPORKLE_RETURN_IF_ERROR(take_in_product(index, &step));
+      }
+    }
+    if (step.kind == Step::Kind::pointwise || step.kind == Step::Kind::reduce || step.program.result >= 0)
+      for (const Leaf& leaf : step.program.leaves)
+        if (leaf.kind == Leaf::Kind::load) step.reads.push_back(leaf.base);
+    for (Node* read : step.reads) SPORKLE_RETURN_IF_ERROR(emit_needed(read));
+    steps_.push_back(std::move(step));
+    return {};
+  }
+
+  Status emit_needed(Node* node) {
+    Entry* entry = find(node);
+    if (!entry || entry->emitted) return {};
+    return emit(static_cast<int>(entry - entries_.data()));
+  }
+
+  bool is_stored(const Node* node) {
+    if (node->storage) return true;
+    const Entry* entry = find(node);
+    return entry && entry->stored;
+  }
+
+  // Over the shape of `node`, which is a leaf itself if it is stored and not `computed` here. Where a view has no
+  // strides, what it shows is stored after all.
+  Status build(Node* node, const Node* computed, Program* program) {
+    const auto stored = [&](const Node* n) { return n != computed && is_stored(n); };
+    while (Node* blocker = program->build(node, stored)) {
+      Entry* entry = find(blocker);
+      if (!entry || entry->stored) return internal_error("a view without strides was planned");
+      entry->stored = true;
+    }
+    return {};
+  }
+
+  // The reduced axes are read as one; an operand whose leaves do not allow that is stored in row-major order first.
+  Status build_reduced(Node* node, Step* step) {
+    Node* operand = node->inputs[0].get();
+    SPORKLE_RETURN_IF_ERROR(build(operand, nullptr, &step->program));
+    const auto slice = [&](const Dims& dims) {
+      return Dims(std::span(dims.begin() + node->dims[0], dims.begin() + node->dims[1]));
+    };
+    Shape extents = slice(operand->shape);
+    std::vector<Strides> strides;
+    for (const Leaf& leaf : step->program.leaves)
+      if (leaf.kind == Leaf::Kind::load || leaf.kind == Leaf::Kind::index) strides.push_back(slice(leaf.view.strides));
+    std::vector<Strides*> accesses;
+    for (Strides& s : strides) accesses.push_back(&s);
+    merge_loops(&extents, accesses);
+    if (extents.rank() <= 1) return {};
+
+    if (is_movement(operand->op)) {
+      NodeRef copy = copy_of(Tensor(node->inputs[0])).node();
+      operand = copy.get();
+      operand->epoch = epoch_;
+      operand->plan_index = static_cast<int>(entries_.size());
+      entries_.push_back({operand});
+      step->temporaries.push_back(std::move(copy));
+    }
+    find(operand)->stored = true;
+    return build(operand, nullptr, &step->program);
+  }
+
+  // Of the products that only the kernel of entry `index` reads, the last may take the kernel in as its epilogue; the
+  // others run before it.
+  Status take_in_product(int index, Step* step) {
+    const std::vector<int> products = entries_[static_cast<size_t>(index)].products;
+    if (products.empty()) return {};
+    Node* last = entries_[static_cast<size_t>(products.back())].node;
+    for (const Leaf& leaf : std::vector<Leaf>(step->program.leaves))
+      if (leaf.kind == Leaf::Kind::load && leaf.base != last) SPORKLE_RETURN_IF_ERROR(emit_needed(leaf.base));
+    Entry& entry = entries_[static_cast<size_t>(products.back())];
+    if (!entry.emitted) entry.emitted = join(last, step);
+    for (const int product : products) SPORKLE_RETURN_IF_ERROR(emit(product));
+    return {};
+  }
+
+  static void set_operands(Step* step) {
+    MatrixOperand* const operands[] = {&step->a, &step->b};
+    for (size_t i = 0; i < 2; ++i) {
+      operands[i]->base = resolve(step->node->inputs[i].get(), &operands[i]->view);
+      step->reads.push_back(operands[i]->base);
+    }
+  }
+
+  // Turns a pointwise step into `product` with the step's program as its epilogue, if every access of the program can be
+  // expressed over the product's axes.
+  static bool join(Node* product, Step* step) {
+    Program& program = step->program;
+    Leaf* accumulator = nullptr;
+    for (Leaf& leaf : program.leaves) {
+      if (leaf.kind != Leaf::Kind::load || leaf.base != product) continue;
+      if (accumulator || leaf.mask >= 0) return false;
+      accumulator = &leaf;
+    }
+    // More than one pass over k goes through the result's memory, which must then hold the product's type.
+    if (!accumulator || accumulator->view.offset != 0 || step->node->dtype != product->dtype) return false;
+    if (program.cost() > kMaxEpilogueCost || element_count(program.loops) != product->count()) return false;
+
+    // The loops in the order in which they run through the product's memory.
+    std::vector<int> order(static_cast<size_t>(program.loops.rank()));
+    std::iota(order.begin(), order.end(), 0);
+    const Strides& through = accumulator->view.strides;
+    std::erase_if(order, [&](int axis) { return program.loops[axis] == 1; });
+    std::ranges::sort(order, [&](int a, int b) { return through[a] > through[b]; });
+    const auto reorder = [&](const Dims& dims) {
+      Dims result;
+      for (const int axis : order) result.push_back(dims[axis]);
+      return result;
+    };
+    const Shape loops = reorder(program.loops);
+    if (!(reorder(through) == contiguous_strides(loops))) return false;
+
+    const auto convert = [&](const Strides& strides, Strides* result) {
+      return reshape_strides(loops, reorder(strides), product->shape, result);
+    };
+    Strides result_strides;
+    if (!convert(contiguous_strides(program.loops), &result_strides)) return false;
+    const int last = product->shape.rank() - 1;
+    if (product->shape[last] != 1 && result_strides[last] != 1) return false;
+    result_strides[last] = 1;
+    std::vector<Strides> converted(program.leaves.size());
+    for (size_t i = 0; i < converted.size(); ++i) {
+      const Leaf::Kind kind = program.leaves[i].kind;
+      if (kind != Leaf::Kind::load && kind != Leaf::Kind::index) continue;
+      if (!convert(program.leaves[i].view.strides, &converted[i])) return false;
+    }
+    for (size_t i = 0; i < converted.size(); ++i) program.leaves[i].view.strides = converted[i];
+    accumulator->kind = Leaf::Kind::accumulator;
+    accumulator->base = nullptr;
+    program.loops = product->shape;
+    step->kind = Step::Kind::matmul;
+    step->node = product;
+    step->result_strides = result_strides;
+    set_operands(step);
+    return true;
+  }
+
+  Context& context_;
+  std::span<Node* const> roots_;
+  const uint64_t epoch_;
+  std::vector<Entry> entries_;
+  std::vector<Step> steps_;
+};
+
+}  // namespace
+
+Result<std::vector<Step>> plan(Context& context, std::span<Node* const> roots) { return Planner(context, roots).run(); }
+
+}  // namespace sporkle::tensor

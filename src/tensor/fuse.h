@@ -1,0 +1,43 @@
+// The one place that decides which operations run together. Internal.
+//
+// - Movements never run: they are composed into the accesses of whoever reads through them.
+// - A pointwise operation joins the kernel of its only reader; one with several readers runs in each of them if it is
+//   cheaper than a load, else once, and its result is stored. Sources (constants, indices, random numbers) always join.
+// - A reduction takes in the pointwise operations that make its operand.
+// - The pointwise operations after a matrix product become its epilogue when nothing else reads the product.
+//
+// No choice changes a bit of any result: every operation rounds on its own, and orders of reduction depend on the shapes
+// in the graph alone.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+#include "tensor/program.h"
+
+namespace sporkle::tensor {
+
+// A matrix operand of a product, as a view of stored elements over the product's batch axes, rows and columns.
+struct MatrixOperand {
+  Node* base = nullptr;
+  View view;
+};
+
+// One or a few launches that give nodes their storage.
+struct Step {
+  enum class Kind : uint8_t { pointwise, reduce, matmul, call };
+  Kind kind;
+  Node* node = nullptr;        // what runs: the pointwise root, the reduction, the product, the call
+  std::vector<Node*> results;  // a call's in order; null for one that nobody wants
+  std::vector<Node*> reads;    // nodes whose storage the step reads
+  Program program;             // pointwise; a reduction's operand; a product's epilogue (result -1: none)
+  MatrixOperand a, b;          // of matmul
+  Strides result_strides;      // of matmul: where its elements go in results[0]
+  std::vector<NodeRef> temporaries;  // nodes that only the plan knows
+};
+
+// The steps that give `roots` storage, in order. Roots are no movements and no errors.
+Result<std::vector<Step>> plan(Context& context, std::span<Node* const> roots);
+
+}  // namespace sporkle::tensor

@@ -1,0 +1,214 @@
+// Matrix products: C[..., m, n] = sum over k of A[..., m, k] * B[..., k, n], with any strides.
+//
+// Every element is one chain of fused multiply-adds over k, in order, from 0: the same bits as the plain triple loop,
+// whatever the tiling. A tile of C belongs to one iteration of the thread loop, which packs its panel of B (K x NR,
+// padded with zero columns) into scratch and multiplies rows of A, read in place, with it. A long k goes in several
+// passes that continue the chain from C. With few rows B is read in place.
+//
+// The structure follows Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008); the last
+// pass ends with the pointwise operations that follow the product (its epilogue) on the finished element.
+#include "tensor/context.h"
+#include "tensor/launch.h"
+
+namespace sporkle::tensor {
+namespace {
+
+// A register tile: rows of A times vectors of B. Sized so that accumulators, one row of B and a broadcast element of A
+// fit the register file.
+struct TilePreset {
+  int vector_width;  // the target's, in f32
+  int vectors;       // of a panel's row
+  int rows;
+};
+constexpr TilePreset kPresets[] = {
+    {16, 4, 6}, {16, 2, 12}, {16, 1, 14},  // AVX-512: 32 registers
+    {8, 2, 6},  {8, 1, 10},                // AVX2: 16 registers
+    {4, 2, 6},  {4, 1, 10},                // SSE
+};
+
+constexpr int64_t kFewRows = 4;
+constexpr int64_t kPassBytes = 8192;  // of one column of a panel: a longer k is split evenly into passes
+constexpr int64_t kMinRows = 48;      // of a tile of C, before more tiles are made for the sake of more threads
+
+struct Product {
+  DType dtype;
+  int batch_axes;
+  Strides a, b, c;  // over [batch..., m, k], [batch..., k, n], [batch..., m, n]
+  bool direct;      // B is read in place
+  int columns;      // of a panel
+  bool continues;   // the chain starts from C
+  const Program* epilogue;
+};
+
+ir::Kernel trace(const Product& p) {
+  return dsl::trace("matmul", [&](dsl::KernelBuilder& k) {
+    const dsl::Buffer a = k.input(p.dtype, "a"), b = k.input(p.dtype, "b");
+    std::optional<ProgramCode> epilogue;
+    if (p.epilogue) epilogue.emplace(*p.epilogue).declare_buffers(k);
+    const dsl::Buffer c = p.continues ? k.in_out(p.dtype, "c") : k.output(p.dtype, "c");
+
+    std::vector<dsl::Expr> batch_extents;
+    for (int i = 0; i < p.batch_axes; ++i) batch_extents.push_back(k.size("batch" + std::to_string(i)));
+    const dsl::Expr rows = k.size("rows"), columns = k.size("columns"), depth = k.size("depth");
+    const dsl::Expr block_rows = k.size("block_rows");
+    const std::vector<dsl::Expr> a_strides = declare_strides(k, p.a, "a"), b_strides = declare_strides(k, p.b, "b"),
+                                 c_strides = declare_strides(k, p.c, "c");
+    if (epilogue) epilogue->declare_scalars(k);
+
+    const dsl::Expr width(p.columns);
+    const dsl::Expr row_blocks = (rows + block_rows - 1) / block_rows, column_blocks = (columns + width - 1) / width;
+    dsl::Expr tiles = row_blocks * column_blocks;
+    for (const dsl::Expr extent : batch_extents) tiles = tiles * extent;
+    k.range("tile", tiles, [&](dsl::Expr tile) {
+      const dsl::Expr first_row = tile % row_blocks * block_rows;
+      tile = tile / row_blocks;
+      const dsl::Expr first_column = tile % column_blocks * width;
+      tile = tile / column_blocks;
+      std::vector<dsl::Expr> batch(batch_extents.size());
+      for (size_t i = batch.size(); i-- > 0;) {
+        batch[i] = i == 0 ? tile : tile % batch_extents[i];
+        tile = tile / batch_extents[i];
+      }
+      const auto at = [&](dsl::Expr i, dsl::Expr j) {
+        std::vector<dsl::Expr> indices = batch;
+        indices.push_back(i);
+        indices.push_back(j);
+        return indices;
+      };
+      const auto b_index = [&](dsl::Expr depth_index, dsl::Expr column) {
+        return affine(p.b, b_strides, at(depth_index, first_column + column));
+      };
+      const dsl::Expr tile_rows = dsl::min(block_rows, rows - first_row);
+
+      // One element of C; `b_value` gives B's factor. `mask` undefined: all columns are there.
+      const auto element = [&](dsl::Expr row, dsl::Expr column, const std::function<dsl::Expr(dsl::Expr)>& b_value,
+                               const dsl::Expr* mask) {
+        const std::vector<dsl::Expr> position = at(first_row + row, first_column + column);
+        const dsl::Expr c_index = affine(p.c, c_strides, position);
+        dsl::Expr start = dsl::constant(p.dtype, 0.0);
+        if (p.continues) start = mask ? c.load(c_index, *mask, start) : c[c_index];
+        const dsl::Expr product = k.fma_chain("k", depth, start, [&](dsl::Expr i) {
+          return std::pair(a[affine(p.a, a_strides, at(first_row + row, i))], b_value(i));
+        });
+        const dsl::Expr value = epilogue ? epilogue->evaluate(k, position, &product) : product;
+        if (mask)
+          c.store(c_index, value, *mask);
+        else
+          c.store(c_index, value);
+      };
+
+      if (p.direct) {
+        k.range("m", tile_rows, [&](dsl::Expr row) {
+          k.range("n", dsl::min(width, columns - first_column), [&](dsl::Expr column) {
+            element(row, column, [&](dsl::Expr i) { return b[b_index(i, column)]; }, nullptr);
+          });
+        });
+        return;
+      }
+      const dsl::Buffer panel = k.scratch(p.dtype, "panel", depth * width);
+      k.range("pack_k", depth, [&](dsl::Expr i) {
+        k.range("pack_n", width, [&](dsl::Expr column) {
+          const dsl::Expr zero = dsl::constant(p.dtype, 0.0);
+          panel.store(i * width + column, b.load(b_index(i, column), first_column + column < columns, zero));
+        });
+      });
+      k.range("m", tile_rows, [&](dsl::Expr row) {
+        k.range("n", width, [&](dsl::Expr column) {
+          const dsl::Expr mask = first_column + column < columns;
+          element(row, column, [&](dsl::Expr i) { return panel[i * width + column]; }, &mask);
+        });
+      });
+    });
+  });
+}
+
+// The preset that wastes the fewest columns, the widest among equals.
+TilePreset choose_preset(int vector_width, int lanes, int64_t columns) {
+  TilePreset best{};
+  int64_t best_total = 0;
+  for (const TilePreset& preset : kPresets) {
+    if (preset.vector_width != vector_width) continue;
+    const int64_t width = int64_t{lanes} * preset.vectors;
+    const int64_t total = (columns + width - 1) / width * width;
+    if (best.rows == 0 || total < best_total) {
+      best = preset;
+      best_total = total;
+    }
+  }
+  return best;
+}
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+Status launch_matmul(Launcher& launcher, const Step& step) {
+  const Context& context = launcher.context();
+  const Node* node = step.node;
+  Node* result = step.results[0];
+  if (node->count() == 0) return {};
+  const Shape& shape = node->shape;
+  const int rank = shape.rank();
+  const int64_t element_size = ir::dtype_size(node->dtype);
+  const int64_t rows = shape[rank - 2], columns = shape[rank - 1], depth = node->inputs[0]->shape[rank - 1];
+
+  Product product{node->dtype, rank - 2, step.a.view.strides, step.b.view.strides, step.result_strides};
+  // The stride of an axis of one element is of no consequence; the usual one keeps kernels few.
+  if (columns == 1) product.b[rank - 1] = 1;
+  if (depth == 1) product.a[rank - 1] = 1;
+  product.direct = rows <= kFewRows && product.b[rank - 1] == 1;
+  const int lanes = std::max(context.vector_width() * 4 / static_cast<int>(element_size), 1);
+  const TilePreset preset = choose_preset(context.vector_width(), lanes, columns);
+  product.columns = lanes * preset.vectors;
+
+  const std::string vectors = "vec" + std::to_string(lanes) +
+                              (preset.vectors > 1 ? "x" + std::to_string(preset.vectors) : std::string());
+  const std::string schedule =
+      "tile:thread " + (product.direct ? "m:tile4" : "pack_n:" + vectors + " m:tile" + std::to_string(preset.rows)) +
+      " n:" + vectors + " k:unroll2";
+
+  // Enough tiles for every thread, as long as a tile has enough rows to pay for its panel.
+  const int64_t batches = element_count(Shape(std::span(shape.begin(), shape.end() - 2)));
+  const int64_t panels = batches * divide_up(columns, product.columns);
+  const int64_t tiles = 4 * int64_t{launcher.context().device().info().threads};
+  int64_t block_rows = rows;
+  if (!product.direct && panels < tiles)
+    block_rows = std::min(rows, std::max(kMinRows, divide_up(divide_up(rows, divide_up(tiles, panels)), preset.rows) *
+                                                       preset.rows));
+
+  const int64_t longest = kPassBytes / element_size;
+  const int64_t passes = product.direct ? 1 : std::max<int64_t>(divide_up(depth, longest), 1);
+  const int64_t pass_depth = divide_up(depth, passes);
+  for (int64_t pass = 0; pass < passes; ++pass) {
+    const int64_t first = pass * pass_depth;
+    product.continues = pass > 0;
+    product.epilogue = pass == passes - 1 && step.program.result >= 0 ? &step.program : nullptr;
+    std::string key = "matmul " + std::string(ir::dtype_name(node->dtype)) + " " + stride_classes(product.a) + " " +
+                      stride_classes(product.b) + " " + stride_classes(product.c) + " " + std::to_string(product.columns);
+    key += product.direct ? " direct" : " packed";
+    if (product.continues) key += " continued";
+    if (product.epilogue) key += " " + ProgramCode::key(*product.epilogue);
+
+    const auto offset = [&](const MatrixOperand& operand, int64_t stride) {
+      return static_cast<uint64_t>((operand.view.offset + first * stride) * element_size);
+    };
+    std::vector<hal::Binding> bindings{
+        {step.a.base->storage->buffer(), offset(step.a, product.a[rank - 1])},
+        {step.b.base->storage->buffer(), offset(step.b, product.b[rank - 2])}};
+    if (product.epilogue) ProgramCode::append_bindings(*product.epilogue, &bindings);
+    bindings.push_back({result->storage->buffer(), 0});
+    std::vector<uint64_t> scalars;
+    for (int i = 0; i < rank - 2; ++i) scalars.push_back(static_cast<uint64_t>(shape[i]));
+    for (const int64_t value : {rows, columns, std::min(pass_depth, depth - first), block_rows})
+      scalars.push_back(static_cast<uint64_t>(value));
+    append_strides(product.a, &scalars);
+    append_strides(product.b, &scalars);
+    append_strides(product.c, &scalars);
+    if (product.epilogue) ProgramCode::append_scalars(*product.epilogue, &scalars);
+    SPORKLE_RETURN_IF_ERROR(
+        launcher.dispatch(key, schedule, [&] { return trace(product); }, std::move(bindings), std::move(scalars)));
+  }
+  return {};
+}
+
+}  // namespace sporkle::tensor

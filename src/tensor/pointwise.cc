@@ -1,0 +1,227 @@
+#include "tensor/pointwise.h"
+
+#include <array>
+#include <cassert>
+#include <numbers>
+
+#include "tensor/context.h"
+#include "tensor/graph.h"
+#include "tensor/random.h"
+
+namespace sporkle::tensor {
+namespace {
+
+using dsl::Expr;
+using dsl::KernelBuilder;
+
+template <ir::Op op>
+Expr unary(KernelBuilder& k, const Expr* x, DType) {
+  return Expr(k.ir().unary(op, x[0].node()));
+}
+template <ir::Op op>
+Expr binary(KernelBuilder& k, const Expr* x, DType) {
+  return Expr(k.ir().binary(op, x[0].node(), x[1].node()));
+}
+
+// sqrt(2 / pi) and the cubic coefficient of GELU's tanh approximation (Hendrycks and Gimpel, arXiv 1606.08415).
+constexpr double kGeluScale = 0.7978845608028654;
+constexpr double kGeluCubic = 0.044715;
+
+Expr compute_gelu(KernelBuilder&, const Expr* x, DType type) {
+  const auto c = [&](double v) { return dsl::constant(type, v); };
+  const Expr inner = c(kGeluScale) * (x[0] + c(kGeluCubic) * (x[0] * x[0] * x[0]));
+  return c(0.5) * x[0] * (c(1.0) + dsl::tanh(inner));
+}
+
+void gradient_gelu(const Tensor&, const Tensor& dy, std::span<const Tensor> x, std::span<Tensor> dx) {
+  const Tensor square = x[0] * x[0];
+  const Tensor t = tanh((x[0] + x[0] * square * kGeluCubic) * kGeluScale);
+  const Tensor slope = (square * (3 * kGeluCubic) + 1.0) * kGeluScale;
+  dx[0] = dy * ((t + 1.0) * 0.5 + x[0] * (1.0 - t * t) * slope * 0.5);
+}
+
+// The operands of the random operations: element number (i64), counter (u32), key (u32).
+Expr compute_uniform(KernelBuilder&, const Expr* x, DType type) {
+  Expr low = dsl::cast(DType::u32, x[0]), high = x[1];
+  philox2x32(&low, &high, x[2]);
+  return dsl::cast(type, dsl::cast(DType::i32, low >> 8)) * dsl::constant(type, 0x1p-24);
+}
+
+Expr compute_normal(KernelBuilder&, const Expr* x, DType type) {
+  Expr low = dsl::cast(DType::u32, x[0]), high = x[1];
+  philox2x32(&low, &high, x[2]);
+  // In f32 whatever the type, so that f64 tensors hold the same numbers. The logarithm's argument is in (0, 1].
+  const auto fraction = [](Expr bits, int added) {
+    return dsl::cast(DType::f32, dsl::cast(DType::i32, bits >> 8) + added) * dsl::constant(DType::f32, 0x1p-24);
+  };
+  const Expr radius = dsl::sqrt(dsl::constant(DType::f32, -2.0) * dsl::log(fraction(low, 1)));
+  const Expr angle = fraction(high, 0) * dsl::constant(DType::f32, 2 * std::numbers::pi);
+  return dsl::cast(type, radius * dsl::cos(angle));
+}
+
+Tensor zero_like(const Tensor& x) { return full_like(x, 0.0); }
+
+// minimum and maximum: to the operand that won, to the second on a tie.
+template <bool first_wins_when_less>
+void gradient_extremum(const Tensor&, const Tensor& dy, std::span<const Tensor> x, std::span<Tensor> dx) {
+  const Tensor first = first_wins_when_less ? less(x[0], x[1]) : less(x[1], x[0]);
+  dx[0] = where(first, dy, zero_like(dy));
+  dx[1] = where(first, zero_like(dy), dy);
+}
+
+#define GRADIENT                                                                                                   \
+  [](const Tensor& y [[maybe_unused]], const Tensor& dy [[maybe_unused]], std::span<const Tensor> x [[maybe_unused]], \
+     std::span<Tensor> dx [[maybe_unused]])
+
+const std::array kTable = {
+    PointwiseRow{Op::copy, "copy", 1, Domain::any, false, 0, [](KernelBuilder&, const Expr* x, DType) { return x[0]; },
+                 GRADIENT { dx[0] = dy; }},
+    PointwiseRow{Op::neg, "neg", 1, Domain::number, false, 1, unary<ir::Op::neg>, GRADIENT { dx[0] = -dy; }},
+    PointwiseRow{Op::sqrt, "sqrt", 1, Domain::real, false, 8, unary<ir::Op::sqrt>, GRADIENT { dx[0] = dy * 0.5 / y; }},
+    PointwiseRow{Op::abs, "abs", 1, Domain::number, false, 1, unary<ir::Op::abs>,
+                 GRADIENT { dx[0] = where(less(x[0], zero_like(x[0])), -dy, dy); }},
+    PointwiseRow{Op::floor, "floor", 1, Domain::real, false, 4, unary<ir::Op::floor>, nullptr},
+    PointwiseRow{Op::exp, "exp", 1, Domain::real, false, 16, unary<ir::Op::exp>, GRADIENT { dx[0] = dy * y; }},
+    PointwiseRow{Op::log, "log", 1, Domain::real, false, 20, unary<ir::Op::log>, GRADIENT { dx[0] = dy / x[0]; }},
+    PointwiseRow{Op::tanh, "tanh", 1, Domain::real, false, 24, unary<ir::Op::tanh>,
+                 GRADIENT { dx[0] = dy * (1.0 - y * y); }},
+    PointwiseRow{Op::sin, "sin", 1, Domain::real, false, 20, unary<ir::Op::sin>, GRADIENT { dx[0] = dy * cos(x[0]); }},
+    PointwiseRow{Op::cos, "cos", 1, Domain::real, false, 20, unary<ir::Op::cos>, GRADIENT { dx[0] = -(dy * sin(x[0])); }},
+    PointwiseRow{Op::gelu, "gelu", 1, Domain::real, false, 30, compute_gelu, gradient_gelu},
+    PointwiseRow{Op::cast, "cast", 1, Domain::any, false, 1,
+                 [](KernelBuilder&, const Expr* x, DType type) { return dsl::cast(type, x[0]); },
+                 GRADIENT {
+                   if (ir::is_float(x[0].dtype())) dx[0] = dy.cast(x[0].dtype());
+                 }},
+    PointwiseRow{Op::add, "add", 2, Domain::number, false, 1, binary<ir::Op::add>,
+                 GRADIENT {
+                   dx[0] = dy;
+                   dx[1] = dy;
+                 }},
+    PointwiseRow{Op::sub, "sub", 2, Domain::number, false, 1, binary<ir::Op::sub>,
+                 GRADIENT {
+                   dx[0] = dy;
+                   dx[1] = -dy;
+                 }},
+    PointwiseRow{Op::mul, "mul", 2, Domain::number, false, 1, binary<ir::Op::mul>,
+                 GRADIENT {
+                   dx[0] = dy * x[1];
+                   dx[1] = dy * x[0];
+                 }},
+    PointwiseRow{Op::div, "div", 2, Domain::number, false, 8, binary<ir::Op::div>,
+                 GRADIENT {
+                   dx[0] = dy / x[1];
+                   dx[1] = -(dy * y / x[1]);
+                 }},
+    PointwiseRow{Op::min, "minimum", 2, Domain::number, false, 1, binary<ir::Op::min>, gradient_extremum<true>},
+    PointwiseRow{Op::max, "maximum", 2, Domain::number, false, 1, binary<ir::Op::max>, gradient_extremum<false>},
+    PointwiseRow{Op::less, "less", 2, Domain::number, true, 1, binary<ir::Op::less>, nullptr},
+    PointwiseRow{Op::less_equal, "less_equal", 2, Domain::number, true, 1, binary<ir::Op::less_equal>, nullptr},
+    PointwiseRow{Op::equal, "equal", 2, Domain::number, true, 1, binary<ir::Op::equal>, nullptr},
+    PointwiseRow{Op::not_equal, "not_equal", 2, Domain::number, true, 1, binary<ir::Op::not_equal>, nullptr},
+    PointwiseRow{Op::logical_and, "logical_and", 2, Domain::boolean, true, 1, binary<ir::Op::bit_and>, nullptr},
+    PointwiseRow{Op::logical_or, "logical_or", 2, Domain::boolean, true, 1, binary<ir::Op::bit_or>, nullptr},
+    PointwiseRow{Op::where, "where", 3, Domain::any, false, 1,
+                 [](KernelBuilder&, const Expr* x, DType) { return dsl::select(x[0], x[1], x[2]); },
+                 GRADIENT {
+                   dx[1] = where(x[0], dy, zero_like(dy));
+                   dx[2] = where(x[0], zero_like(dy), dy);
+                 }},
+    PointwiseRow{Op::fma, "fma", 3, Domain::real, false, 1,
+                 [](KernelBuilder&, const Expr* x, DType) { return dsl::fma(x[0], x[1], x[2]); },
+                 GRADIENT {
+                   dx[0] = dy * x[1];
+                   dx[1] = dy * x[0];
+                   dx[2] = dy;
+                 }},
+    PointwiseRow{Op::uniform, "uniform", 0, Domain::real, false, 60, compute_uniform, nullptr},
+    PointwiseRow{Op::normal, "normal", 0, Domain::real, false, 110, compute_normal, nullptr},
+};
+#undef GRADIENT
+
+// Operands of one type and, after broadcasting, of one shape.
+Tensor apply(Op op, std::array<Tensor, 3> x) {
+  const PointwiseRow& row = pointwise_row(op);
+  const std::span<Tensor> operands(x.data(), static_cast<size_t>(row.arity));
+  Tensor failed;
+  if (!check_operands(row.name, operands, &failed).ok()) return failed;
+  Context& context = x[0].context();
+  const auto wrong = [&](std::string_view why) {
+    std::string message = std::string(row.name) + ":";
+    for (const Tensor& t : operands)
+      message += " " + std::string(ir::dtype_name(t.dtype())) + to_string(t.shape());
+    return error_tensor(&context, invalid_argument(message + ": " + std::string(why)));
+  };
+
+  const size_t first = op == Op::where ? 1 : 0;
+  const DType type = x[first].dtype();
+  for (size_t i = first; i < operands.size(); ++i)
+    if (x[i].dtype() != type) return wrong("the operands' element types differ; cast one");
+  if (op == Op::where && x[0].dtype() != DType::boolean) return wrong("the condition must be boolean");
+  if (row.domain == Domain::number && type == DType::boolean) return wrong("booleans are no numbers; cast them");
+  if (row.domain == Domain::real && !ir::is_float(type)) return wrong("needs f32 or f64; cast");
+  if (row.domain == Domain::boolean && type != DType::boolean) return wrong("needs booleans");
+
+  Shape shape = x[0].shape();
+  for (size_t i = 1; i < operands.size(); ++i) {
+    if (x[i].shape() == shape) continue;
+    const Result<Shape> both = broadcast_shapes(shape, x[i].shape());
+    if (!both.ok()) return wrong("the shapes do not broadcast");
+    shape = *both;
+  }
+  std::vector<NodeRef> inputs;
+  inputs.reserve(operands.size());
+  for (const Tensor& t : operands) inputs.push_back(t.expand(shape).node());
+  return Tensor(make_node(op, context, row.compares ? DType::boolean : type, shape, std::move(inputs)));
+}
+
+Tensor number_like(const Tensor& x, double value) {
+  return x.ok() ? full(x.context(), x.shape(), value, x.dtype()) : x;
+}
+
+}  // namespace
+
+std::span<const PointwiseRow> pointwise_table() { return kTable; }
+
+const PointwiseRow& pointwise_row(Op op) {
+  const PointwiseRow& row = kTable[static_cast<size_t>(op) - static_cast<size_t>(Op::copy)];
+  assert(row.op == op);
+  return row;
+}
+
+Tensor operator+(const Tensor& a, const Tensor& b) { return apply(Op::add, {a, b}); }
+Tensor operator-(const Tensor& a, const Tensor& b) { return apply(Op::sub, {a, b}); }
+Tensor operator*(const Tensor& a, const Tensor& b) { return apply(Op::mul, {a, b}); }
+Tensor operator/(const Tensor& a, const Tensor& b) { return apply(Op::div, {a, b}); }
+Tensor operator+(const Tensor& a, double b) { return a + number_like(a, b); }
+Tensor operator-(const Tensor& a, double b) { return a - number_like(a, b); }
+Tensor operator*(const Tensor& a, double b) { return a * number_like(a, b); }
+Tensor operator/(const Tensor& a, double b) { return a / number_like(a, b); }
+Tensor operator+(double a, const Tensor& b) { return number_like(b, a) + b; }
+Tensor operator-(double a, const Tensor& b) { return number_like(b, a) - b; }
+Tensor operator*(double a, const Tensor& b) { return number_like(b, a) * b; }
+Tensor operator/(double a, const Tensor& b) { return number_like(b, a) / b; }
+Tensor operator-(const Tensor& a) { return apply(Op::neg, {a}); }
+Tensor minimum(const Tensor& a, const Tensor& b) { return apply(Op::min, {a, b}); }
+Tensor maximum(const Tensor& a, const Tensor& b) { return apply(Op::max, {a, b}); }
+Tensor maximum(const Tensor& a, double b) { return maximum(a, number_like(a, b)); }
+Tensor fma(const Tensor& a, const Tensor& b, const Tensor& c) { return apply(Op::fma, {a, b, c}); }
+Tensor less(const Tensor& a, const Tensor& b) { return apply(Op::less, {a, b}); }
+Tensor less_equal(const Tensor& a, const Tensor& b) { return apply(Op::less_equal, {a, b}); }
+Tensor equal(const Tensor& a, const Tensor& b) { return apply(Op::equal, {a, b}); }
+Tensor not_equal(const Tensor& a, const Tensor& b) { return apply(Op::not_equal, {a, b}); }
+Tensor logical_and(const Tensor& a, const Tensor& b) { return apply(Op::logical_and, {a, b}); }
+Tensor logical_or(const Tensor& a, const Tensor& b) { return apply(Op::logical_or, {a, b}); }
+Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) { return apply(Op::where, {condition, a, b}); }
+Tensor sqrt(const Tensor& x) { return apply(Op::sqrt, {x}); }
+Tensor abs(const Tensor& x) { return apply(Op::abs, {x}); }
+Tensor floor(const Tensor& x) { return apply(Op::floor, {x}); }
+Tensor exp(const Tensor& x) { return apply(Op::exp, {x}); }
+Tensor log(const Tensor& x) { return apply(Op::log, {x}); }
+Tensor tanh(const Tensor& x) { return apply(Op::tanh, {x}); }
+Tensor sin(const Tensor& x) { return apply(Op::sin, {x}); }
+Tensor cos(const Tensor& x) { return apply(Op::cos, {x}); }
+Tensor gelu(const Tensor& x) { return apply(Op::gelu, {x}); }
+Tensor relu(const Tensor& x) { return maximum(x, 0.0); }
+
+}  // namespace sporkle::tensor

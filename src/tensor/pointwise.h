@@ -1,0 +1,32 @@
+// The table of pointwise operations: for each its name, the types it takes, what it computes for one element, and its
+// gradient. The operations themselves are declared in tensor/tensor.h. Internal; thread-safe.
+#pragma once
+
+#include <span>
+#include <string_view>
+
+#include "dsl/kernel.h"
+#include "tensor/tensor.h"
+
+namespace sporkle::tensor {
+
+enum class Domain : uint8_t { any, number, real, boolean };
+
+struct PointwiseRow {
+  Op op;
+  std::string_view name;
+  int arity;
+  Domain domain;  // of the operands (of `where`: of the last two)
+  bool compares;  // the result is boolean
+  int cost;       // roughly, in instructions for one element; up to kCheap is recomputed rather than stored
+  dsl::Expr (*compute)(dsl::KernelBuilder& k, const dsl::Expr* x, DType type);
+  // Fills in the gradient of each operand that has one. Null: the gradient is zero everywhere.
+  void (*gradient)(const Tensor& y, const Tensor& dy, std::span<const Tensor> x, std::span<Tensor> dx);
+};
+
+inline constexpr int kCheap = 2;
+
+const PointwiseRow& pointwise_row(Op op);
+std::span<const PointwiseRow> pointwise_table();
+
+}  // namespace sporkle::tensor

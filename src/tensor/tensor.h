@@ -1,0 +1,147 @@
+// Tensors: multi-dimensional arrays that are computed lazily, differentiated by tensor/autograd.h, and run as fused
+// kernels on the device of a tensor/context.h.
+//
+//   Tensor x = tensor::from_host<float>(context, values, {64, 32});
+//   Tensor y = sum(gelu(matmul(x, w) + b) * 0.5, {1});     // nothing has run yet
+//   Result<std::vector<float>> host = y.to_host<float>();  // now it has
+//
+// A Tensor is a small handle to an immutable node of a graph; copies are cheap and share it. Reshaping, permuting,
+// expanding and slicing make views and never copy elements. Element types: f32, f64, i32 and boolean.
+//
+// Errors: an operation whose operands do not fit gives an error tensor, and so does everything made from one; status()
+// says why, and realize(), grad() and every read return it. Nothing here throws or aborts on wrong operands.
+//
+// A Context and all its tensors belong to one thread at a time. A Context must outlive its tensors.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "tensor/node.h"
+
+namespace sporkle::tensor {
+
+class Tensor {
+ public:
+  Tensor() = default;  // undefined: an error in every use
+  explicit Tensor(NodeRef node) : node_(std::move(node)) {}
+
+  bool defined() const { return node_ != nullptr; }
+  Status status() const;
+  bool ok() const { return node_ && node_->op != Op::error; }
+  // Of an error tensor: an empty shape, type none.
+  const Shape& shape() const;
+  int rank() const { return shape().rank(); }
+  // Extent of an axis; negative axes count from the end. 0 when there is no such axis.
+  int64_t extent(int axis) const;
+  int64_t size() const { return element_count(shape()); }
+  DType dtype() const { return node_ ? node_->dtype : DType::none; }
+  Context& context() const { return *node_->context; }
+  const NodeRef& node() const { return node_; }
+
+  // ---- Views ----
+  // One extent may be -1: it takes what is left.
+  Tensor reshape(const Shape& shape) const;
+  // Axis i of the result is axis axes[i] of this.
+  Tensor permute(const Dims& axes) const;
+  Tensor transpose(int a, int b) const;
+  // Axes of extent 1 stretch, new axes appear in front.
+  Tensor expand(const Shape& shape) const;
+  Tensor slice(int axis, int64_t start, int64_t size) const;
+  Tensor unsqueeze(int axis) const;
+  Tensor squeeze(int axis) const;
+  // Zeros (false) before and after along an axis.
+  Tensor pad(int axis, int64_t before, int64_t after) const;
+  // The same values, through which no gradient flows; once realised, it forgets what it was made from.
+  Tensor detach() const;
+  // The same values in row-major order of their own: itself where they already are.
+  Tensor contiguous() const;
+  Tensor cast(DType type) const;
+
+  // ---- Reading: realises what is needed, waits, copies to the host in row-major order ----
+  // T: float, double, int32_t, or uint8_t for booleans. invalid_argument when the element type differs.
+  template <typename T>
+  Result<std::vector<T>> to_host() const;
+  // The one element of a tensor of one element, whatever its type.
+  Result<double> item() const;
+
+ private:
+  NodeRef node_;
+};
+
+// An error tensor. `context` may be null.
+Tensor error_tensor(Context* context, Status status);
+
+// ---- Sources ----
+// T as in to_host. The values are copied.
+template <typename T>
+Tensor from_host(Context& context, std::span<const T> values, const Shape& shape);
+Tensor full(Context& context, const Shape& shape, double value, DType type = DType::f32);
+inline Tensor zeros(Context& context, const Shape& shape, DType type = DType::f32) {
+  return full(context, shape, 0.0, type);
+}
+// i32: the index along `axis` in every element.
+Tensor index(Context& context, const Shape& shape, int axis);
+// A constant of x's type, shape and context.
+Tensor full_like(const Tensor& x, double value);
+
+// ---- Pointwise ----
+// Operands broadcast as in NumPy and must have one element type; a number takes the tensor's.
+Tensor operator+(const Tensor& a, const Tensor& b);
+Tensor operator-(const Tensor& a, const Tensor& b);
+Tensor operator*(const Tensor& a, const Tensor& b);
+Tensor operator/(const Tensor& a, const Tensor& b);
+Tensor operator+(const Tensor& a, double b);
+Tensor operator-(const Tensor& a, double b);
+Tensor operator*(const Tensor& a, double b);
+Tensor operator/(const Tensor& a, double b);
+Tensor operator+(double a, const Tensor& b);
+Tensor operator-(double a, const Tensor& b);
+Tensor operator*(double a, const Tensor& b);
+Tensor operator/(double a, const Tensor& b);
+Tensor operator-(const Tensor& a);
+Tensor minimum(const Tensor& a, const Tensor& b);
+Tensor maximum(const Tensor& a, const Tensor& b);
+Tensor maximum(const Tensor& a, double b);
+Tensor fma(const Tensor& a, const Tensor& b, const Tensor& c);  // a * b + c, rounded once
+// Comparisons give booleans.
+Tensor less(const Tensor& a, const Tensor& b);
+Tensor less_equal(const Tensor& a, const Tensor& b);
+Tensor equal(const Tensor& a, const Tensor& b);
+Tensor not_equal(const Tensor& a, const Tensor& b);
+Tensor logical_and(const Tensor& a, const Tensor& b);
+Tensor logical_or(const Tensor& a, const Tensor& b);
+Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
+Tensor sqrt(const Tensor& x);
+Tensor abs(const Tensor& x);
+Tensor floor(const Tensor& x);
+Tensor exp(const Tensor& x);
+Tensor log(const Tensor& x);
+Tensor tanh(const Tensor& x);
+Tensor sin(const Tensor& x);
+Tensor cos(const Tensor& x);
+Tensor gelu(const Tensor& x);  // the tanh approximation, GPT-2's "gelu_new"
+Tensor relu(const Tensor& x);
+
+// ---- Reductions: over the given axes (none: all), in an order that depends on the shape alone ----
+Tensor sum(const Tensor& x, const Dims& axes = {}, bool keep_axes = false);
+Tensor max(const Tensor& x, const Dims& axes = {}, bool keep_axes = false);
+Tensor mean(const Tensor& x, const Dims& axes = {}, bool keep_axes = false);
+
+// ---- Products ----
+// [..., m, k] x [..., k, n] -> [..., m, n]; the axes in front broadcast. Every element is one chain of fused multiply-adds
+// over k. Transposed and otherwise strided operands are read in place.
+Tensor matmul(const Tensor& a, const Tensor& b);
+
+// ---- Joining ----
+Tensor concatenate(const Tensor& a, const Tensor& b, int axis);
+
+// Runs what these tensors need, in one submission, and keeps their values. Intermediate values are not kept: realise
+// together what shares work. Returns before the device is done; a failure on the device shows in the next read.
+Status realize(std::span<const Tensor> tensors);
+inline Status realize(std::initializer_list<Tensor> tensors) {
+  return realize(std::span(tensors.begin(), tensors.size()));
+}
+
+}  // namespace sporkle::tensor

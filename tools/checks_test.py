@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+"""Tests of the tools: each rule of check_layers.py and check_style.py passes on a good tree and fails on a tree that
+breaks it; terminal_svg.py draws what a terminal shows."""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+import xml.etree.ElementTree
+
+TOOLS = pathlib.Path(__file__).resolve().parent
+CMAKE_LISTS = """
+sporkle_layer(base LIBRARIES Threads::Threads)
+sporkle_layer(ir DEPENDS base)
+sporkle_layer(mesh DEPENDS base)
+sporkle_layer(run DEPENDS ir mesh LIBRARIES x::y)
+"""
+
+
+class CheckTest(unittest.TestCase):
+    def setUp(self):
+        self.root = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.root)
+        self.write("CMakeLists.txt", CMAKE_LISTS)
+
+    def write(self, name: str, text: str):
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def check(self, tool: str) -> tuple[int, str]:
+        result = subprocess.run(
+            [sys.executable, TOOLS / tool, "--root", self.root], capture_output=True, text=True, check=False
+        )
+        return result.returncode, result.stdout + result.stderr
+
+
+class LayersTest(CheckTest):
+    def test_includes_that_point_down_pass(self):
+        self.write("src/base/a.h", "#include <vector>\n")
+        self.write("src/mesh/b.cc", '#include "base/a.h"\n#include "mesh/b.h"\n#include "mesh/frames.pb.h"\n')
+        self.write("src/run/c.cc", '#include "base/a.h"\n#include "ir/d.h"\n#include "mesh/b.h"\n')
+        self.write("apps/sporkle/main.cc", '#include "run/c.h"\n#include "apps/sporkle/cli.h"\n')
+        self.assertEqual(self.check("check_layers.py"), (0, ""))
+
+    def test_a_sideways_include_is_named_with_what_is_allowed(self):
+        self.write("src/mesh/b.cc", '\n#include "ir/node.h"\n')
+        status, output = self.check("check_layers.py")
+        self.assertEqual(status, 1)
+        self.assertIn('src/mesh/b.cc:2: layer mesh includes "ir/node.h"; it may include base, mesh', output)
+
+    def test_an_upward_include_of_a_test_counts_too(self):
+        self.write("src/base/a_test.cc", '#  include "run/c.h"\n')
+        status, output = self.check("check_layers.py")
+        self.assertEqual(status, 1)
+        self.assertIn("src/base/a_test.cc:1: layer base includes", output)
+
+    def test_a_layer_never_includes_a_program(self):
+        self.write("src/run/c.cc", '#include "apps/sporkle/cli.h"\n')
+        status, output = self.check("check_layers.py")
+        self.assertEqual(status, 1)
+        self.assertIn("belongs to a program", output)
+
+    def test_an_include_without_its_folder(self):
+        self.write("src/base/a.cc", '#include "a.h"\n')
+        status, output = self.check("check_layers.py")
+        self.assertEqual(status, 1)
+        self.assertIn('"base/a.h"', output)
+
+    def test_unknown_layers(self):
+        self.write("src/extra/a.cc", "\n")
+        self.write("tests/t.cc", '#include "extra/a.h"\n')
+        status, output = self.check("check_layers.py")
+        self.assertEqual(status, 1)
+        self.assertIn("src/extra/a.cc:1: not in a folder of a layer", output)
+        self.assertIn("tests/t.cc:1:", output)
+
+    def test_a_dependency_must_be_declared_above(self):
+        self.write("CMakeLists.txt", "sporkle_layer(ir DEPENDS dsl)\nsporkle_layer(dsl)\n")
+        status, output = self.check("check_layers.py")
+        self.assertEqual(status, 1)
+        self.assertIn("layer ir depends on dsl, which is not declared above it", output)
+
+
+class StyleTest(CheckTest):
+    def setUp(self):
+        super().setUp()
+        shutil.copy(TOOLS.parent / ".clang-format", self.root)
+
+    def test_a_good_tree_passes(self):
+        self.write("src/base/a.cc", "int x = 1;\n" * 900)
+        self.write("docs/a.md", "# One: two\n[self](#one-two) [web](https://example.org) [code](../src/base/a.cc)\n")
+        self.assertEqual(self.check("check_style.py"), (0, ""))
+
+    def test_formatting(self):
+        self.write("src/base/a.cc", "int x = 1;\nint  y=1;\n")
+        status, output = self.check("check_style.py")
+        self.assertEqual(status, 1)
+        self.assertIn("src/base/a.cc:2: not formatted", output)
+
+    def test_length(self):
+        self.write("src/base/a.cc", "int x = 1;\n" * 901)
+        status, output = self.check("check_style.py")
+        self.assertEqual(status, 1)
+        self.assertIn("901 lines", output)
+
+    def test_links(self):
+        self.write("README.md", '[a](docs/a.md)\n[b](docs/none.md)\n<img src="docs/none.svg">\n[c](docs/a.md#none)\n')
+        self.write("docs/a.md", "# A\n```\n[not a link](nowhere.md)\n```\n")
+        status, output = self.check("check_style.py")
+        self.assertEqual(status, 1)
+        self.assertEqual(output.count("\n"), 3, output)
+        self.assertIn("README.md:2: the link docs/none.md leads nowhere", output)
+        self.assertIn("README.md:3: the link docs/none.svg leads nowhere", output)
+        self.assertIn("README.md:4: docs/a.md has no heading for #none", output)
+
+
+class TerminalSvgTest(unittest.TestCase):
+    def render(self, text: str) -> list[xml.etree.ElementTree.Element]:
+        result = subprocess.run(
+            [sys.executable, TOOLS / "terminal_svg.py", "--title", "a <title>"],
+            input=text,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return xml.etree.ElementTree.fromstring(result.stdout).findall("{http://www.w3.org/2000/svg}text")
+
+    def test_text_colours_and_columns(self):
+        title, plain, red, after = self.render("ab \x1b[1;31m<c>\x1b[0m  d\n")
+        self.assertEqual([title.text, plain.text, red.text, after.text], ["a <title>", "ab", "<c>", "d"])
+        self.assertEqual(red.get("font-weight"), "bold")
+        self.assertIsNotNone(red.get("fill"))
+        self.assertIsNone(after.get("fill"))
+        cell = float(plain.get("textLength")) / 2
+        self.assertAlmostEqual(float(red.get("x")) - float(plain.get("x")), 3 * cell, delta=0.1)
+        self.assertAlmostEqual(float(after.get("x")) - float(plain.get("x")), 8 * cell, delta=0.1)
+
+    def test_other_sequences_are_dropped(self):
+        _, text = self.render("\x1b[2J\x1b]0;name\x07\x1b[38;5;196mx\x1b[K\n\n")
+        self.assertEqual((text.text, text.get("fill")), ("x", "#ff0000"))
+
+
+if __name__ == "__main__":
+    unittest.main()
