@@ -41,7 +41,8 @@ def train_tokenizer(text_file: pathlib.Path, vocab_size: int, add_prefix_space: 
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train([str(text_file)], trainer)
+    # Not from the file: that would be read line by line, and spaces across a line's end cut otherwise.
+    tokenizer.train_from_iterator([text_file.read_bytes().decode("utf-8")], trainer)
     tokenizer.add_special_tokens(["<|endoftext|>"])
     return tokenizer
 

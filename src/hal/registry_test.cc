@@ -58,8 +58,7 @@ TEST(Registry, TheDefaultIsTheVariableAndThenTheProcessor) {
 TEST(Registry, AnUnknownIdListsTheKnownOnes) {
   const Status status = open_device("referense").status();
   EXPECT_EQ(status.code(), Code::not_found);
-  EXPECT_EQ(status.message(),
-            "unknown device \"referense\"; did you mean \"reference\"? (known: cpu reference null)");
+  EXPECT_EQ(status.message(), "unknown device \"referense\"; did you mean \"reference\"? (known: cpu reference null)");
   const ScopedVariable variable("SPORKLE_DEVICE", "quantum-computer");
   EXPECT_EQ(open_device().status().message(),
             "unknown device \"quantum-computer\" in SPORKLE_DEVICE (known: cpu reference null)");

@@ -10,6 +10,11 @@ std::string_view numerics_name(Numerics numerics) {
   return names[static_cast<int>(numerics)];
 }
 
+std::string_view access_name(Access access) {
+  static constexpr std::string_view names[] = {"read", "write", "read_write"};
+  return names[static_cast<int>(access)];
+}
+
 const Node* Builder::constant(DType type, double number) { return bits(type, constant_bits(type, number)); }
 const Node* Builder::bits(DType type, int64_t value) { return context_->make(Op::constant, type, {}, value); }
 

@@ -18,6 +18,7 @@ enum class Numerics : uint8_t {
 std::string_view numerics_name(Numerics numerics);
 
 enum class Access : uint8_t { read, write, read_write };
+std::string_view access_name(Access access);
 
 struct BufferArgument {
   std::string name;

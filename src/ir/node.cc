@@ -27,6 +27,16 @@ std::string_view op_name(Op op) {
   return names[static_cast<int>(op)];
 }
 
+std::string_view combine_name(Combine combine) {
+  static constexpr std::string_view names[] = {"add", "max", "min", "fma"};
+  return names[static_cast<int>(combine)];
+}
+
+std::string_view range_kind_name(RangeKind kind) {
+  static constexpr std::string_view names[] = {"serial", "thread", "vector"};
+  return names[static_cast<int>(kind)];
+}
+
 size_t Context::Hash::operator()(const Node* node) const {
   uint64_t h = static_cast<uint64_t>(node->op) | static_cast<uint64_t>(node->type) << 8 |
                static_cast<uint64_t>(node->attribute) << 16 | static_cast<uint64_t>(node->lanes) << 24;

@@ -108,6 +108,9 @@ enum class RangeKind : uint8_t {
   vector,  // constant extent: all iterations run at once as one vector; made by lowering
 };
 
+std::string_view combine_name(Combine combine);
+std::string_view range_kind_name(RangeKind kind);
+
 struct Node {
   Op op;
   DType type;

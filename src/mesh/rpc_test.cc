@@ -133,7 +133,7 @@ TEST(Rpc, SmallCallsDoNotWaitForALargeOne) {
   const auto client = server.connect();
   std::atomic<bool> large_done{false};
   std::thread large([&] {
-    EXPECT_TRUE(client->call("echo", {"", noise(size_t{96} << 20)}, 120s).ok());
+    EXPECT_TRUE(client->call("echo", {"", noise(size_t{32} << 20)}, 120s).ok());
     large_done = true;
   });
   int small_calls = 0;

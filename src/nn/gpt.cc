@@ -111,12 +111,9 @@ Tensor Gpt::drop(const Tensor& x, const DropoutKey* dropout, uint64_t place) con
 
 Tensor Gpt::attention(const Tensor& x, size_t layer, const DropoutKey* dropout, Cache* cache) const {
   const int64_t rows = x.extent(0), length = x.extent(1), heads = config_.heads, size = config_.width / heads;
-  const Tensor qkv = linear(x, blocks_[layer].c_attn).reshape({rows, length, 3, heads, size});
-  const auto part = [&](int64_t which) {  // [rows, heads, length, size]
-    return qkv.slice(2, which, 1).reshape({rows, length, heads, size}).permute({0, 2, 1, 3});
-  };
-  const Tensor q = part(0);
-  Tensor k = part(1), v = part(2);
+  const tensor::Heads parts = tensor::split_heads(linear(x, blocks_[layer].c_attn), heads);
+  const Tensor& q = parts.queries;
+  Tensor k = parts.keys, v = parts.values;  // [rows, heads, length, size]
   if (cache) {
     if (cache->length > 0) {
       k = tensor::concatenate(cache->keys[layer], k, 2);

@@ -159,6 +159,48 @@ KernelCall causal_softmax_gradient(DType type, const Shape& shape, double scale)
   return call;
 }
 
+// ---------------------------------------------------------------------------------------------- heads
+
+// qkv [rows, length, 3, heads, size] -> three of [rows, heads, length, size]; `backward`: the other way.
+KernelCall split_heads_call(DType type, const Shape& split, bool backward) {
+  KernelCall call;
+  call.key = typed(backward ? "split_heads_dx" : "split_heads", type);
+  call.define = [type, backward](KernelBuilder& k) {
+    std::vector<Buffer> parts;
+    if (backward)
+      for (const char* name : {"dq", "dk", "dv"}) parts.push_back(k.input(type, name));
+    const Buffer joined = backward ? k.output(type, "dqkv") : k.input(type, "qkv");
+    if (!backward)
+      for (const char* name : {"q", "k", "v"}) parts.push_back(k.output(type, name));
+    const Expr positions = k.size("positions"), length = k.size("length"), heads = k.size("heads");
+    const Expr size = k.size("size");
+    k.range("p", positions, [&](Expr p) {
+      const Expr row = p / length, position = p % length;
+      k.range("h", heads, [&](Expr h) {
+        const Expr apart = ((row * heads + h) * length + position) * size;
+        k.range("c", size, [&](Expr c) {
+          for (int part = 0; part < 3; ++part) {
+            const Buffer& one = parts[static_cast<size_t>(part)];
+            const Expr together = ((p * 3 + part) * heads + h) * size + c;
+            if (backward)
+              joined.store(together, one[apart + c]);
+            else
+              one.store(apart + c, joined[together]);
+          }
+        });
+      });
+    });
+  };
+  call.schedule = "p:thread c:vec";
+  const int64_t rows = split[0], heads = split[1], length = split[2], size = split[3];
+  if (backward)
+    call.results = {{type, {rows, length, 3 * heads * size}}};
+  else
+    call.results = {{type, split}, {type, split}, {type, split}};
+  call.scalars = {scalar_bits(rows * length), scalar_bits(length), scalar_bits(heads), scalar_bits(size)};
+  return call;
+}
+
 // ---------------------------------------------------------------------------------------------- cross-entropy
 
 // logits, targets -> loss of each row, log of the sum of exponentials of each row.
@@ -292,6 +334,26 @@ Tensor causal_softmax(const Tensor& x, double scale) {
     return call_kernel(causal_softmax_gradient(in[0].dtype(), in[0].shape(), scale), inputs);
   };
   return call_kernel(std::move(call), operands)[0];
+}
+
+Heads split_heads(const Tensor& qkv, int64_t heads) {
+  Tensor failed;
+  const Tensor operands[] = {qkv};
+  if (!check_operands("split_heads", operands, &failed).ok()) return {failed, failed, failed};
+  if (Status s = check_float("split_heads", qkv); !s.ok()) failed = error_tensor(&qkv.context(), s);
+  if (qkv.rank() != 3 || heads <= 0 || qkv.extent(2) % (3 * heads) != 0)
+    failed = error_tensor(&qkv.context(), invalid_argument("split_heads needs [rows, length, 3 * width] with a width "
+                                                           "that " +
+                                                           std::to_string(heads) + " heads divide, not " +
+                                                           to_string(qkv.shape())));
+  if (failed.defined()) return {failed, failed, failed};
+  const Shape split{qkv.extent(0), heads, qkv.extent(1), qkv.extent(2) / (3 * heads)};
+  KernelCall call = split_heads_call(qkv.dtype(), split, false);
+  call.gradient = [split](std::span<const Tensor> in, std::span<const Tensor>, std::span<const Tensor> d) {
+    return call_kernel(split_heads_call(in[0].dtype(), split, true), d);
+  };
+  const std::vector<Tensor> parts = call_kernel(std::move(call), operands);
+  return {parts[0], parts[1], parts[2]};
 }
 
 Tensor cross_entropy(const Tensor& logits, const Tensor& targets) {

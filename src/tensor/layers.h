@@ -14,6 +14,13 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
 // other weights are 0. keys >= queries.
 Tensor causal_softmax(const Tensor& x, double scale);
 
+// Cuts the joined projections of attention, [rows, length, 3 * width] (queries, keys, values; each heads x size), into the
+// three: [rows, heads, length, size] each.
+struct Heads {
+  Tensor queries, keys, values;
+};
+Heads split_heads(const Tensor& qkv, int64_t heads);
+
 // Mean over the rows of -log softmax(logits)[target], in nats. logits: [rows, classes], targets: i32 [rows], each in
 // [0, classes) (the caller has checked). Shape []. The probabilities are never stored.
 Tensor cross_entropy(const Tensor& logits, const Tensor& targets);

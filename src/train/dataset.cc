@@ -68,12 +68,12 @@ Result<TokenRange> Dataset::shard(int64_t index, int64_t count) const {
   const uint64_t base = training_.size() / n;
   const uint64_t rest = training_.size() % n;  // the first `rest` shards have one token more
   const auto begin_of = [&](uint64_t shard) { return training_.begin + shard * base + (shard < rest ? shard : rest); };
-  const TokenRange range{begin_of(i), begin_of(i + 1)};
-  if (range.size() <= static_cast<uint64_t>(context_))
+  // The smallest decides, so that either all shards can be had or none.
+  if (base <= static_cast<uint64_t>(context_))
     return invalid_argument("cut into " + std::to_string(count) + " shards, the training text of " +
-                            std::to_string(training_.size()) + " tokens gives each " + std::to_string(range.size()) +
+                            std::to_string(training_.size()) + " tokens gives each " + std::to_string(base) +
                             ", too few for a context of " + std::to_string(context_));
-  return range;
+  return TokenRange{begin_of(i), begin_of(i + 1)};
 }
 
 void Dataset::fill(uint64_t begin, std::span<int32_t> inputs, std::span<int32_t> targets) const {

@@ -135,7 +135,8 @@ Function* function(const LoadedObject& object, std::string_view name) {
 void expect_corrupt(const std::vector<std::byte>& file, std::string_view part) {
   const Result<LoadedObject> object = load_elf_object(file);
   EXPECT_EQ(object.status().code(), Code::corrupt_data) << object.status().to_string();
-  EXPECT_NE(object.status().message().find(part), std::string::npos) << object.status().message() << "\nlacks: " << part;
+  EXPECT_NE(object.status().message().find(part), std::string::npos)
+      << object.status().message() << "\nlacks: " << part;
 }
 
 TEST(ElfLoader, RunsCode) {

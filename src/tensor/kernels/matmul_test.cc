@@ -1,0 +1,113 @@
+// Matrix products equal the plain loop of fused multiply-adds bit for bit, whatever the shapes, strides, device and
+// number of threads.
+#include "tensor/testing.h"
+
+namespace sporkle::tensor {
+namespace {
+
+using testing::context;
+using testing::random_values;
+using testing::read;
+using testing::same_bits;
+
+struct Matrices {
+  int64_t m, k, n;
+  bool a_transposed, b_transposed;
+};
+
+template <typename T>
+std::vector<T> plain(const Matrices& s, const std::vector<T>& a, const std::vector<T>& b, int64_t batches = 1) {
+  std::vector<T> c(static_cast<size_t>(batches * s.m * s.n));
+  for (int64_t batch = 0; batch < batches; ++batch)
+    for (int64_t i = 0; i < s.m; ++i)
+      for (int64_t j = 0; j < s.n; ++j) {
+        T sum = 0;
+        for (int64_t p = 0; p < s.k; ++p) {
+          const int64_t ai = batch * s.m * s.k + (s.a_transposed ? p * s.m + i : i * s.k + p);
+          const int64_t bi = batch * s.k * s.n + (s.b_transposed ? j * s.k + p : p * s.n + j);
+          sum = std::fma(a[static_cast<size_t>(ai)], b[static_cast<size_t>(bi)], sum);
+        }
+        c[static_cast<size_t>((batch * s.m + i) * s.n + j)] = sum;
+      }
+  return c;
+}
+
+template <typename T>
+Tensor operand(Context& c, const std::vector<T>& values, int64_t rows, int64_t columns, bool transposed) {
+  const Tensor x = from_host<T>(c, values, transposed ? Shape{columns, rows} : Shape{rows, columns});
+  return transposed ? x.transpose(0, 1) : x;
+}
+
+template <typename T>
+void check(Context& c, const Matrices& s) {
+  const auto a = random_values<T>(s.m * s.k, 1), b = random_values<T>(s.k * s.n, 2);
+  const Tensor product = matmul(operand(c, a, s.m, s.k, s.a_transposed), operand(c, b, s.k, s.n, s.b_transposed));
+  EXPECT_TRUE(same_bits(read<T>(product), plain(s, a, b)))
+      << s.m << "x" << s.k << "x" << s.n << (s.a_transposed ? " A transposed" : "")
+      << (s.b_transposed ? " B transposed" : "");
+}
+
+const Matrices kShapes[] = {
+    {1, 1, 1, false, false},    {1, 7, 5, false, false},     {3, 64, 200, false, false},  {4, 100, 33, false, true},
+    {5, 3, 64, false, false},   {6, 17, 65, true, false},    {7, 96, 16, false, true},    {13, 31, 30, true, true},
+    {64, 64, 64, false, false}, {100, 50, 130, false, true}, {130, 70, 100, true, false}, {31, 0, 7, false, false},
+    {200, 5, 17, true, true},   {96, 2500, 40, true, false}, {2, 5000, 70, false, false}, {9, 4100, 64, false, true},
+};
+
+TEST(MatmulTest, EqualsThePlainLoopBitForBit) {
+  for (const Matrices& s : kShapes) check<float>(context("cpu"), s);
+}
+
+TEST(MatmulTest, EqualsThePlainLoopBitForBitInF64) {
+  for (const Matrices& s : kShapes) check<double>(context("cpu"), s);
+}
+
+TEST(MatmulTest, EqualsThePlainLoopOnOneThread) {
+  for (const Matrices& s : kShapes) check<float>(context("cpu", 1), s);
+}
+
+TEST(MatmulTest, EqualsThePlainLoopOnTheReference) {
+  for (const Matrices& s : kShapes)
+    if (s.m * s.k * s.n < 20000) check<float>(context("reference"), s);
+}
+
+TEST(MatmulTest, MultipliesBatchesSeenThroughViews) {
+  // As in attention: [batch, time, heads, size] seen as [batch, heads, time, size].
+  Context& c = context();
+  const int64_t batch = 2, time = 19, heads = 3, size = 8;
+  const Shape stored{batch, time, heads, size};
+  const Tensor q = testing::random_tensor(c, stored, 1).permute({0, 2, 1, 3});
+  const Tensor k = testing::random_tensor(c, stored, 2).permute({0, 2, 1, 3});
+  const Tensor scores = matmul(q, k.transpose(-1, -2));
+  ASSERT_EQ(scores.shape(), (Shape{batch, heads, time, time}));
+  const Matrices s{time, size, time, false, true};
+  EXPECT_TRUE(same_bits(read(scores), plain(s, read(q.contiguous()), read(k.contiguous()), batch * heads)));
+}
+
+TEST(MatmulTest, BroadcastsTheAxesInFront) {
+  Context& c = context();
+  const Tensor a = testing::random_tensor(c, {3, 1, 5, 4}, 1), b = testing::random_tensor(c, {2, 4, 6}, 2);
+  const Tensor product = matmul(a, b);
+  ASSERT_EQ(product.shape(), (Shape{3, 2, 5, 6}));
+  const Tensor copied =
+      matmul(a.expand({3, 2, 5, 4}).contiguous().reshape({6, 5, 4}), b.expand({3, 2, 4, 6}).contiguous().reshape({6, 4, 6}));
+  EXPECT_TRUE(same_bits(read(product), read(copied)));
+}
+
+TEST(MatmulTest, GivesEmptyResults) {
+  Context& c = context();
+  EXPECT_EQ(read(matmul(full(c, {0, 3}, 1), full(c, {3, 2}, 1))).size(), 0u);
+  EXPECT_EQ(read(matmul(full(c, {2, 0}, 1), full(c, {0, 2}, 1)) + 1.0), (std::vector<float>{1, 1, 1, 1}));
+}
+
+TEST(MatmulTest, RefusesWhatDoesNotFit) {
+  Context& c = context();
+  const auto code = [](const Tensor& t) { return t.status().code(); };
+  EXPECT_EQ(code(matmul(full(c, {2, 3}, 1), full(c, {2, 3}, 1))), Code::invalid_argument);
+  EXPECT_EQ(code(matmul(full(c, {3}, 1), full(c, {3, 3}, 1))), Code::invalid_argument);
+  EXPECT_EQ(code(matmul(full(c, {2, 3}, 1), full(c, {3, 3}, 1, DType::f64))), Code::invalid_argument);
+  EXPECT_EQ(code(matmul(full(c, {2, 2, 3}, 1), full(c, {3, 3, 3}, 1))), Code::invalid_argument);
+}
+
+}  // namespace
+}  // namespace sporkle::tensor

@@ -1,0 +1,145 @@
+#include "train/trainer.h"
+
+#include <chrono>
+
+namespace sporkle::train {
+namespace {
+
+double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// Names the first key that must not change between a run and its continuation, or "".
+std::string changed_key(const TrainConfig& was, const TrainConfig& is) {
+  if (was.data != is.data) return "[data]";
+  if (was.model != is.model) return "[model]";
+  const auto &a = was.train, &b = is.train;
+  if (a.batch_size != b.batch_size) return "train.batch_size";
+  if (a.gradient_accumulation != b.gradient_accumulation) return "train.gradient_accumulation";
+  if (a.seed != b.seed) return "train.seed";
+  return "";
+}
+
+}  // namespace
+
+Gpt2Shape model_shape(const TrainConfig& config, const Tokenizer& tokenizer) {
+  Gpt2Shape shape;
+  shape.layers = config.model.layers;
+  shape.heads = config.model.heads;
+  shape.width = config.model.width;
+  shape.context = config.model.context;
+  shape.vocab_size = tokenizer.vocab_size();
+  shape.dropout = config.model.dropout;
+  return shape;
+}
+
+nn::LearningRateSchedule learning_rate_schedule(const TrainConfig& config) {
+  return {config.train.learning_rate, config.train.min_learning_rate, static_cast<double>(config.train.warmup_steps),
+          static_cast<double>(config.total_steps())};
+}
+
+Trainer::Trainer(const TrainConfig& config, Dataset dataset)
+    : config_(config), dataset_(std::move(dataset)), schedule_(learning_rate_schedule(config)) {
+  const auto tokens = static_cast<size_t>(config.tokens_per_step());
+  inputs_.resize(tokens);
+  targets_.resize(tokens);
+}
+
+Result<std::unique_ptr<Trainer>> Trainer::create(const TrainConfig& config, const DeviceChoice& choice, bool resume) {
+  SPORKLE_RETURN_IF_ERROR(validate_config(config));
+  const auto existing = find_checkpoint(config.output.directory);
+  if (!resume && existing.ok())
+    return Status(Code::already_exists, "the output directory " + config.output.directory +
+                                            " holds a checkpoint already (" + existing->string() +
+                                            "); go on from it with --resume, or choose another output.directory");
+  if (resume && !existing.ok()) return existing.status().with_context("cannot resume");
+  SPORKLE_ASSIGN_OR_RETURN(Dataset dataset, Dataset::open(config.data, config.model.context));
+  std::unique_ptr<Trainer> trainer(new Trainer(config, std::move(dataset)));
+  SPORKLE_ASSIGN_OR_RETURN(
+      trainer->model_, LanguageModel::create(model_shape(config, trainer->dataset_.tokenizer()), config.train, choice));
+  if (resume) SPORKLE_RETURN_IF_ERROR(trainer->resume());
+  return trainer;
+}
+
+Status Trainer::resume() {
+  SPORKLE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, load_checkpoint(config_.output.directory));
+  SPORKLE_ASSIGN_OR_RETURN(const LoadedTrainingState state, load_training_state(checkpoint.folder));
+  SPORKLE_ASSIGN_OR_RETURN(const TrainConfig was,
+                           parse_config(state.config_toml, (checkpoint.folder / "state.json").string()));
+  if (const std::string key = changed_key(was, config_); !key.empty())
+    return invalid_argument("cannot resume from " + checkpoint.folder.string() + ": " + key +
+                            " differs from the run that made it; restore it, or train into another output.directory");
+  std::vector<float> values;
+  for (const OwnedTensor& t : checkpoint.parameters) values.insert(values.end(), t.values.begin(), t.values.end());
+  SPORKLE_RETURN_IF_ERROR(model_->set_parameters(values).with_context(checkpoint.folder.string()));
+  SPORKLE_RETURN_IF_ERROR(model_->restore(state).with_context(checkpoint.folder.string()));
+  step_ = state.step;
+  return {};
+}
+
+Result<StepReport> Trainer::train_step() {
+  const double start = now_s();
+  const auto seed = static_cast<uint64_t>(config_.train.seed);
+  const auto step = static_cast<uint64_t>(step_);
+  const int64_t rows = config_.train.batch_size * config_.train.gradient_accumulation;
+  dataset_.batch(dataset_.training(), seed, step, 0, inputs_, targets_);
+  StepReport report;
+  report.learning_rate = schedule_.at(static_cast<double>(step_));
+  SPORKLE_ASSIGN_OR_RETURN(
+      const StepResult result,
+      model_->step({inputs_, targets_, rows}, config_.train.gradient_accumulation, report.learning_rate, {seed, step}));
+  ++step_;
+  report.step = step_;
+  report.loss = result.loss;
+  report.gradient_norm = result.gradient_norm;
+  report.tokens = tokens();
+  report.seconds = now_s() - start;
+  return report;
+}
+
+Result<Evaluation> Trainer::evaluate_validation(bool all) {
+  const int64_t windows = all ? 0 : config_.train.eval_batches * config_.train.batch_size;
+  return evaluate(*model_, dataset_, dataset_.validation(), windows, config_.train.batch_size);
+}
+
+Result<std::filesystem::path> Trainer::save() {
+  SPORKLE_ASSIGN_OR_RETURN(const LanguageModel::Snapshot snapshot, model_->snapshot());
+  const std::vector<NamedTensor> parameters = views(snapshot.parameters);
+  CheckpointContents contents;
+  contents.shape = model_->shape();
+  contents.parameters = parameters;
+  contents.tokenizer = dataset_.shared_tokenizer();
+  TrainingState state;
+  state.step = step_;
+  state.tokens = static_cast<int64_t>(tokens());
+  state.seed = config_.train.seed;
+  state.config_toml = config_to_toml(config_);
+  state.tensors = views(snapshot.optimizer);
+  contents.state = std::move(state);
+  return save_checkpoint(config_.output.directory, step_, contents, config_.output.keep_checkpoints);
+}
+
+Status Trainer::train(const TrainCallbacks& callbacks) {
+  const int64_t total = config_.total_steps();
+  const auto due = [](int64_t step, int64_t every) { return every > 0 && step % every == 0; };
+  const auto save_now = [&]() -> Status {
+    SPORKLE_ASSIGN_OR_RETURN(const std::filesystem::path folder, save());
+    if (callbacks.saved) callbacks.saved(step_, folder);
+    return {};
+  };
+  while (step_ < total) {
+    if (callbacks.stop && callbacks.stop()) return save_now();
+    SPORKLE_ASSIGN_OR_RETURN(const StepReport report, train_step());
+    if (callbacks.step) callbacks.step(report);
+    if (step_ == total) break;
+    if (due(step_, config_.train.eval_every)) {
+      SPORKLE_ASSIGN_OR_RETURN(const Evaluation evaluation, evaluate_validation(false));
+      if (callbacks.evaluated) callbacks.evaluated(step_, evaluation);
+    }
+    if (due(step_, config_.train.checkpoint_every)) SPORKLE_RETURN_IF_ERROR(save_now());
+  }
+  SPORKLE_RETURN_IF_ERROR(save_now());
+  SPORKLE_ASSIGN_OR_RETURN(const Evaluation evaluation, evaluate_validation(true));
+  if (callbacks.evaluated) callbacks.evaluated(step_, evaluation);
+  return {};
+}
+
+}  // namespace sporkle::train

@@ -1,0 +1,74 @@
+// Training on one machine: data, model, schedule, evaluation and checkpoints, resumable to the same bits.
+//
+// Belongs to one thread at a time.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+
+#include "base/status.h"
+#include "nn/schedule.h"
+#include "train/config.h"
+#include "train/dataset.h"
+#include "train/evaluate.h"
+#include "train/language_model.h"
+
+namespace sporkle::train {
+
+// The model that a configuration describes for a tokenizer.
+Gpt2Shape model_shape(const TrainConfig& config, const Tokenizer& tokenizer);
+nn::LearningRateSchedule learning_rate_schedule(const TrainConfig& config);
+
+struct StepReport {
+  int64_t step = 0;  // done, this one included
+  double loss = 0;   // nats a token, before the step
+  double gradient_norm = 0;
+  double learning_rate = 0;
+  double seconds = 0;
+  uint64_t tokens = 0;  // seen so far
+};
+
+struct TrainCallbacks {
+  std::function<void(const StepReport&)> step;
+  std::function<void(int64_t step, const Evaluation&)> evaluated;
+  std::function<void(int64_t step, const std::filesystem::path&)> saved;
+  std::function<bool()> stop;  // asked between steps; true: save and return
+};
+
+class Trainer {
+ public:
+  // Opens data and model. resume: goes on from the latest checkpoint in config.output.directory, which must have been
+  // made with the same data, model, batch and seed (invalid_argument names what differs); not_found when there is none.
+  // Without it, a directory that holds checkpoints is already_exists.
+  static Result<std::unique_ptr<Trainer>> create(const TrainConfig& config, const DeviceChoice& choice, bool resume);
+
+  const TrainConfig& config() const { return config_; }
+  const Dataset& dataset() const { return dataset_; }
+  LanguageModel& model() { return *model_; }
+  int64_t step() const { return step_; }
+  uint64_t tokens() const { return static_cast<uint64_t>(step_ * config_.tokens_per_step()); }
+
+  // Trains to config().total_steps(), evaluating and saving as configured, and at the end in any case. Returns early
+  // (ok, step() < total_steps()) when callbacks.stop says so. When a save fails, training ends with that failure; the
+  // checkpoints before it are as they were.
+  Status train(const TrainCallbacks& callbacks);
+
+  Result<StepReport> train_step();
+  // Over the validation part: eval_batches batches, or with `all` every window.
+  Result<Evaluation> evaluate_validation(bool all);
+  Result<std::filesystem::path> save();
+
+ private:
+  Trainer(const TrainConfig& config, Dataset dataset);
+  Status resume();
+
+  TrainConfig config_;
+  Dataset dataset_;
+  nn::LearningRateSchedule schedule_;
+  std::unique_ptr<LanguageModel> model_;
+  int64_t step_ = 0;
+  std::vector<int32_t> inputs_, targets_;
+};
+
+}  // namespace sporkle::train
