@@ -5,8 +5,18 @@
 
 namespace sporkle::app {
 
+void register_bench(Cli& cli);
+void register_demo(Cli& cli);
 void register_identity(Cli& cli);
+void register_join(Cli& cli);
+void register_run(Cli& cli);
 
-inline void register_commands(Cli& cli) { register_identity(cli); }
+inline void register_commands(Cli& cli) {
+  register_demo(cli);
+  register_run(cli);
+  register_join(cli);
+  register_bench(cli);
+  register_identity(cli);
+}
 
 }  // namespace sporkle::app

@@ -26,22 +26,38 @@ T saturate(double x) {
 template <typename F>
 uint64_t apply_float(Op op, F a, F b, F c) {
   switch (op) {
-    case Op::add: return to_bits(a + b);
-    case Op::sub: return to_bits(a - b);
-    case Op::mul: return to_bits(a * b);
-    case Op::div: return to_bits(a / b);
-    case Op::neg: return to_bits(-a);
-    case Op::min: return to_bits(a < b || std::isnan(a) ? a : b);
-    case Op::max: return to_bits(b < a || std::isnan(a) ? a : b);
-    case Op::fma: return to_bits(std::fma(a, b, c));
-    case Op::sqrt: return to_bits(std::sqrt(a));
-    case Op::abs: return to_bits(std::fabs(a));
-    case Op::floor: return to_bits(std::floor(a));
-    case Op::less: return a < b;
-    case Op::less_equal: return a <= b;
-    case Op::equal: return a == b;
-    case Op::not_equal: return a != b;
-    default: return 0;
+    case Op::add:
+      return to_bits(a + b);
+    case Op::sub:
+      return to_bits(a - b);
+    case Op::mul:
+      return to_bits(a * b);
+    case Op::div:
+      return to_bits(a / b);
+    case Op::neg:
+      return to_bits(-a);
+    case Op::min:
+      return to_bits(a < b || std::isnan(a) ? a : b);
+    case Op::max:
+      return to_bits(b < a || std::isnan(a) ? a : b);
+    case Op::fma:
+      return to_bits(std::fma(a, b, c));
+    case Op::sqrt:
+      return to_bits(std::sqrt(a));
+    case Op::abs:
+      return to_bits(std::fabs(a));
+    case Op::floor:
+      return to_bits(std::floor(a));
+    case Op::less:
+      return a < b;
+    case Op::less_equal:
+      return a <= b;
+    case Op::equal:
+      return a == b;
+    case Op::not_equal:
+      return a != b;
+    default:
+      return 0;
   }
 }
 
@@ -52,9 +68,12 @@ uint64_t apply_integer(Op op, DType type, uint64_t x, uint64_t y) {
   const unsigned shift = static_cast<unsigned>(y & static_cast<uint64_t>(dtype_size(type) * 8 - 1));
   const bool less = is_signed_type ? sx < sy : x < y;
   switch (op) {
-    case Op::add: return canonical_bits(type, x + y);
-    case Op::sub: return canonical_bits(type, x - y);
-    case Op::mul: return canonical_bits(type, x * y);
+    case Op::add:
+      return canonical_bits(type, x + y);
+    case Op::sub:
+      return canonical_bits(type, x - y);
+    case Op::mul:
+      return canonical_bits(type, x * y);
     case Op::div:
       if (y == 0) return 0;
       if (!is_signed_type) return x / y;
@@ -64,39 +83,59 @@ uint64_t apply_integer(Op op, DType type, uint64_t x, uint64_t y) {
       if (y == 0) return 0;
       if (!is_signed_type) return x % y;
       return sy == -1 ? 0 : static_cast<uint64_t>(sx % sy);
-    case Op::neg: return canonical_bits(type, 0 - x);
-    case Op::min: return less ? x : y;
-    case Op::max: return less ? y : x;
-    case Op::abs: return canonical_bits(type, is_signed_type && sx < 0 ? 0 - x : x);
-    case Op::bit_and: return x & y;
-    case Op::bit_or: return x | y;
-    case Op::bit_xor: return x ^ y;
-    case Op::shl: return canonical_bits(type, x << shift);
-    case Op::shr: return is_signed_type ? static_cast<uint64_t>(sx >> shift) : x >> shift;
-    case Op::less: return less;
-    case Op::less_equal: return less || x == y;
-    case Op::equal: return x == y;
-    case Op::not_equal: return x != y;
-    default: return 0;
+    case Op::neg:
+      return canonical_bits(type, 0 - x);
+    case Op::min:
+      return less ? x : y;
+    case Op::max:
+      return less ? y : x;
+    case Op::abs:
+      return canonical_bits(type, is_signed_type && sx < 0 ? 0 - x : x);
+    case Op::bit_and:
+      return x & y;
+    case Op::bit_or:
+      return x | y;
+    case Op::bit_xor:
+      return x ^ y;
+    case Op::shl:
+      return canonical_bits(type, x << shift);
+    case Op::shr:
+      return is_signed_type ? static_cast<uint64_t>(sx >> shift) : x >> shift;
+    case Op::less:
+      return less;
+    case Op::less_equal:
+      return less || x == y;
+    case Op::equal:
+      return x == y;
+    case Op::not_equal:
+      return x != y;
+    default:
+      return 0;
   }
 }
 
 uint64_t integer_to(DType type, DType from, uint64_t x) {
   const bool wide_unsigned = from == DType::u64;
   switch (type) {
-    case DType::f32: return to_bits(wide_unsigned ? static_cast<float>(x) : static_cast<float>(static_cast<int64_t>(x)));
+    case DType::f32:
+      return to_bits(wide_unsigned ? static_cast<float>(x) : static_cast<float>(static_cast<int64_t>(x)));
     case DType::f64:
       return to_bits(wide_unsigned ? static_cast<double>(x) : static_cast<double>(static_cast<int64_t>(x)));
-    default: return type == DType::boolean ? x != 0 : canonical_bits(type, x);
+    default:
+      return type == DType::boolean ? x != 0 : canonical_bits(type, x);
   }
 }
 
 uint64_t float_to(DType type, double x) {
   switch (type) {
-    case DType::f32: return to_bits(static_cast<float>(x));
-    case DType::f64: return to_bits(x);
-    case DType::boolean: return x != 0;
-    default: return static_cast<uint64_t>(saturating_integer(type, x));
+    case DType::f32:
+      return to_bits(static_cast<float>(x));
+    case DType::f64:
+      return to_bits(x);
+    case DType::boolean:
+      return x != 0;
+    default:
+      return static_cast<uint64_t>(saturating_integer(type, x));
   }
 }
 
@@ -115,10 +154,14 @@ uint64_t apply_cast(DType type, DType from, uint64_t x) {
 
 uint64_t apply(Op op, DType type, DType from, const uint64_t* v) {
   switch (op) {
-    case Op::select: return v[0] ? v[1] : v[2];
-    case Op::cast: return apply_cast(type, from, v[0]);
-    case Op::bitcast: return canonical_bits(type, v[0]);
-    default: break;
+    case Op::select:
+      return v[0] ? v[1] : v[2];
+    case Op::cast:
+      return apply_cast(type, from, v[0]);
+    case Op::bitcast:
+      return canonical_bits(type, v[0]);
+    default:
+      break;
   }
   const bool unary = op == Op::neg || op == Op::sqrt || op == Op::abs || op == Op::floor;
   const uint64_t b = unary ? 0 : v[1];
@@ -130,10 +173,14 @@ uint64_t apply(Op op, DType type, DType from, const uint64_t* v) {
 
 Op combine_op(Combine combine) {
   switch (combine) {
-    case Combine::add: return Op::add;
-    case Combine::max: return Op::max;
-    case Combine::min: return Op::min;
-    case Combine::fma: break;
+    case Combine::add:
+      return Op::add;
+    case Combine::max:
+      return Op::max;
+    case Combine::min:
+      return Op::min;
+    case Combine::fma:
+      break;
   }
   return Op::fma;
 }
@@ -141,34 +188,50 @@ Op combine_op(Combine combine) {
 uint64_t combine_identity(Combine combine, DType type) {
   constexpr double infinity = std::numeric_limits<double>::infinity();
   switch (combine) {
-    case Combine::max: return static_cast<uint64_t>(constant_bits(type, -infinity));
-    case Combine::min: return static_cast<uint64_t>(constant_bits(type, infinity));
-    default: return static_cast<uint64_t>(constant_bits(type, -0.0));
+    case Combine::max:
+      return static_cast<uint64_t>(constant_bits(type, -infinity));
+    case Combine::min:
+      return static_cast<uint64_t>(constant_bits(type, infinity));
+    default:
+      return static_cast<uint64_t>(constant_bits(type, -0.0));
   }
 }
 
 uint64_t canonical_bits(DType type, uint64_t bits) {
   switch (type) {
-    case DType::boolean: return bits & 1;
-    case DType::i8: return static_cast<uint64_t>(static_cast<int64_t>(static_cast<int8_t>(bits)));
-    case DType::i32: return static_cast<uint64_t>(static_cast<int64_t>(static_cast<int32_t>(bits)));
-    case DType::u8: return static_cast<uint8_t>(bits);
+    case DType::boolean:
+      return bits & 1;
+    case DType::i8:
+      return static_cast<uint64_t>(static_cast<int64_t>(static_cast<int8_t>(bits)));
+    case DType::i32:
+      return static_cast<uint64_t>(static_cast<int64_t>(static_cast<int32_t>(bits)));
+    case DType::u8:
+      return static_cast<uint8_t>(bits);
     case DType::f16:
-    case DType::bf16: return static_cast<uint16_t>(bits);
+    case DType::bf16:
+      return static_cast<uint16_t>(bits);
     case DType::u32:
-    case DType::f32: return static_cast<uint32_t>(bits);
-    default: return bits;
+    case DType::f32:
+      return static_cast<uint32_t>(bits);
+    default:
+      return bits;
   }
 }
 
 int64_t saturating_integer(DType type, double number) {
   switch (type) {
-    case DType::i8: return saturate<int8_t>(number);
-    case DType::u8: return saturate<uint8_t>(number);
-    case DType::i32: return saturate<int32_t>(number);
-    case DType::u32: return saturate<uint32_t>(number);
-    case DType::u64: return static_cast<int64_t>(saturate<uint64_t>(number));
-    default: return saturate<int64_t>(number);
+    case DType::i8:
+      return saturate<int8_t>(number);
+    case DType::u8:
+      return saturate<uint8_t>(number);
+    case DType::i32:
+      return saturate<int32_t>(number);
+    case DType::u32:
+      return saturate<uint32_t>(number);
+    case DType::u64:
+      return static_cast<int64_t>(saturate<uint64_t>(number));
+    default:
+      return saturate<int64_t>(number);
   }
 }
 

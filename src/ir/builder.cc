@@ -48,9 +48,12 @@ const Node* Builder::fold_integer(Op op, const Node* a, const Node* b) {
   const auto wrapped = [&](uint64_t v) { return bits(type, constant_bits_integer(type, static_cast<int64_t>(v))); };
   const bool less = wide_unsigned ? x < y : a->value < b->value;
   switch (op) {
-    case Op::add: return wrapped(x + y);
-    case Op::sub: return wrapped(x - y);
-    case Op::mul: return wrapped(x * y);
+    case Op::add:
+      return wrapped(x + y);
+    case Op::sub:
+      return wrapped(x - y);
+    case Op::mul:
+      return wrapped(x * y);
     case Op::div:
       if (y == 0) return wrapped(0);
       if (wide_unsigned) return wrapped(x / y);
@@ -58,16 +61,26 @@ const Node* Builder::fold_integer(Op op, const Node* a, const Node* b) {
     case Op::mod:
       if (y == 0 || b->value == -1) return wide_unsigned && y != 0 ? wrapped(x % y) : wrapped(0);
       return wide_unsigned ? wrapped(x % y) : wrapped(static_cast<uint64_t>(a->value % b->value));
-    case Op::min: return less ? a : b;
-    case Op::max: return less ? b : a;
-    case Op::bit_and: return wrapped(x & y);
-    case Op::bit_or: return wrapped(x | y);
-    case Op::bit_xor: return wrapped(x ^ y);
-    case Op::less: return boolean(less);
-    case Op::less_equal: return boolean(less || x == y);
-    case Op::equal: return boolean(x == y);
-    case Op::not_equal: return boolean(x != y);
-    default: return nullptr;
+    case Op::min:
+      return less ? a : b;
+    case Op::max:
+      return less ? b : a;
+    case Op::bit_and:
+      return wrapped(x & y);
+    case Op::bit_or:
+      return wrapped(x | y);
+    case Op::bit_xor:
+      return wrapped(x ^ y);
+    case Op::less:
+      return boolean(less);
+    case Op::less_equal:
+      return boolean(less || x == y);
+    case Op::equal:
+      return boolean(x == y);
+    case Op::not_equal:
+      return boolean(x != y);
+    default:
+      return nullptr;
   }
 }
 
@@ -103,7 +116,8 @@ const Node* Builder::simplify_integer(Op op, const Node* a, const Node* b) {
     case Op::min:
     case Op::max:
       return a == b ? a : nullptr;
-    default: return nullptr;
+    default:
+      return nullptr;
   }
 }
 
@@ -223,16 +237,25 @@ const Node* Builder::rebuild(const Node* node, std::span<const Node* const> s) {
     case Op::less:
     case Op::less_equal:
     case Op::equal:
-    case Op::not_equal: return binary(node->op, s[0], s[1]);
-    case Op::neg: return unary(node->op, s[0]);
-    case Op::select: return select(s[0], s[1], s[2]);
-    case Op::cast: return cast(node->type, s[0]);
-    case Op::bitcast: return bitcast(node->type, s[0]);
-    case Op::load: return load(s[0], s[1], s.size() > 2 ? s[2] : nullptr, s.size() > 2 ? s[3] : nullptr);
-    case Op::store: return store(s[0], s[1], s[2], s.size() > 3 ? s[3] : nullptr);
+    case Op::not_equal:
+      return binary(node->op, s[0], s[1]);
+    case Op::neg:
+      return unary(node->op, s[0]);
+    case Op::select:
+      return select(s[0], s[1], s[2]);
+    case Op::cast:
+      return cast(node->type, s[0]);
+    case Op::bitcast:
+      return bitcast(node->type, s[0]);
+    case Op::load:
+      return load(s[0], s[1], s.size() > 2 ? s[2] : nullptr, s.size() > 2 ? s[3] : nullptr);
+    case Op::store:
+      return store(s[0], s[1], s[2], s.size() > 3 ? s[3] : nullptr);
     case Op::loop:
-    case Op::serial_loop: return loop(node->op, s[0], s.subspan(1));
-    case Op::block: return block(s);
+    case Op::serial_loop:
+      return loop(node->op, s[0], s.subspan(1));
+    case Op::block:
+      return block(s);
     default:
       return context_->make(node->op, node->type, s, node->value, node->attribute, node->lanes, node->name);
   }

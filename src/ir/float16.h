@@ -5,8 +5,8 @@
 
 namespace sporkle::ir {
 
-// Rounded to nearest even, with gradual underflow; beyond the largest half: infinity. A NaN becomes the quiet NaN of its
-// sign.
+// Rounded to nearest even, with gradual underflow; beyond the largest half: infinity. A NaN becomes the quiet NaN of
+// its sign.
 uint16_t float_to_half(float number);
 float half_to_float(uint16_t bits);
 

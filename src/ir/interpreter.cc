@@ -114,23 +114,38 @@ class Interpreter {
       std::vector<uint32_t>& sources = source_lists_.emplace_back();
       for (const Node* source : node->src()) sources.push_back(slot_of_.at(source));
       const DType from = sources.empty() ? DType::none : node->src(0)->type;
-      Slot slot{node->op,       node->type,         from,           false,
-                node->attribute, node->lanes,       node->source_count, sources.data(),
-                static_cast<uint64_t>(node->value), 0,              node};
+      Slot slot{node->op,
+                node->type,
+                from,
+                false,
+                node->attribute,
+                node->lanes,
+                node->source_count,
+                sources.data(),
+                static_cast<uint64_t>(node->value),
+                0,
+                node};
       switch (node->op) {
-        case Op::constant: slot.known = true; break;
+        case Op::constant:
+          slot.known = true;
+          break;
         case Op::scalar:
           slot.known = true;
           slot.value = scalars_[static_cast<size_t>(node->value)];
           break;
-        case Op::range: slot.thing = range_count_++; break;
-        case Op::buffer: slot.thing = static_cast<uint32_t>(node->value); break;
+        case Op::range:
+          slot.thing = range_count_++;
+          break;
+        case Op::buffer:
+          slot.thing = static_cast<uint32_t>(node->value);
+          break;
         case Op::scratch:
           slot.thing = static_cast<uint32_t>(memory_.size());
           memory_.push_back({nullptr, 0});
           scratch_slots_.push_back(static_cast<uint32_t>(slots_.size()));
           break;
-        default: break;
+        default:
+          break;
       }
       slots_.push_back(slot);
     });
@@ -246,15 +261,20 @@ class Interpreter {
 
   uint64_t compute(Slot& slot) {
     switch (slot.op) {
-      case Op::load: return load(slot);
-      case Op::reduce: return slot.lanes > 1 ? reduce_in_lanes(slot) : reduce_in_order(slot);
-      case Op::lane_reduce: return lane_reduce(slot);
+      case Op::load:
+        return load(slot);
+      case Op::reduce:
+        return slot.lanes > 1 ? reduce_in_lanes(slot) : reduce_in_order(slot);
+      case Op::lane_reduce:
+        return lane_reduce(slot);
       case Op::exp:
       case Op::log:
       case Op::tanh:
       case Op::sin:
-      case Op::cos: return MathProgram::of(slot.op, slot.type)(value(slot.sources[0]));
-      default: break;
+      case Op::cos:
+        return MathProgram::of(slot.op, slot.type)(value(slot.sources[0]));
+      default:
+        break;
     }
     uint64_t v[3] = {};
     for (uint32_t i = 0; i < slot.source_count; ++i) v[i] = value(slot.sources[i]);
@@ -332,9 +352,14 @@ class Interpreter {
         for (uint32_t i = 0; i < slot.source_count && status_.ok(); ++i) execute(slot.sources[i]);
         break;
       case Op::loop:
-      case Op::serial_loop: loop(slot); break;
-      case Op::store: store(slot); break;
-      default: break;
+      case Op::serial_loop:
+        loop(slot);
+        break;
+      case Op::store:
+        store(slot);
+        break;
+      default:
+        break;
     }
   }
 
@@ -407,8 +432,8 @@ Result<uint64_t> evaluate_scalar(const Node* node, std::span<const uint64_t> sca
   for (uint32_t i = 0; i < node->source_count; ++i) {
     SPORKLE_ASSIGN_OR_RETURN(v[i], evaluate_scalar(node->src(i), scalars, memo));
   }
-  const uint64_t result =
-      is_math(node->op) ? MathProgram::of(node->op, node->type)(v[0]) : apply(node->op, node->type, node->src(0)->type, v);
+  const uint64_t result = is_math(node->op) ? MathProgram::of(node->op, node->type)(v[0])
+                                            : apply(node->op, node->type, node->src(0)->type, v);
   memo.emplace(node, result);
   return result;
 }

@@ -32,23 +32,21 @@ struct Format {
 
 constexpr double kExp32[] = {0x1.fffffcp-2, 0x1.55548cp-3, 0x1.555856p-5, 0x1.123dc0p-7, 0x1.6ae2a4p-10};  // 2^-27.8
 constexpr double kTanh32[] = {0x1.fffffep+0, 0x1.5554aap+0, 0x1.55579cp-1, 0x1.122c32p-2, 0x1.6abc1cp-4};  // 2^-26.1
-constexpr double kLog32[] = {0x1.55557ap-1, 0x1.995ec4p-2, 0x1.31e3b6p-2};                                // 2^-30.2
+constexpr double kLog32[] = {0x1.55557ap-1, 0x1.995ec4p-2, 0x1.31e3b6p-2};                                 // 2^-30.2
 constexpr double kSin32[] = {-0x1.555546p-3, 0x1.110776p-7, -0x1.995300p-13};                              // 2^-27.9
 constexpr double kCos32[] = {0x1.55554ap-5, -0x1.6c0c1ap-10, 0x1.99e0f2p-16};                              // 2^-33.1
 
 constexpr double kExp64[] = {0x1.000000000000ap-1,  0x1.55555555554fap-3,  0x1.555555555087dp-5,  // 2^-56.4
-                             0x1.1111111127c1bp-7,  0x1.6c16c1842a073p-10, 0x1.a01a012a45948p-13,
-                             0x1.a0199a0c67cbcp-16, 0x1.71df257997528p-19, 0x1.28ad72df49401p-22,
-                             0x1.ad7f330d73d4dp-26};
+                             0x1.1111111127c1bp-7,  0x1.6c16c1842a073p-10, 0x1.a01a012a45948p-13, 0x1.a0199a0c67cbcp-16,
+                             0x1.71df257997528p-19, 0x1.28ad72df49401p-22, 0x1.ad7f330d73d4dp-26};
 constexpr double kTanh64[] = {0x1.0000000000000p+1,  0x1.5555555555559p+0,  0x1.555555555553fp-1,  // 2^-59.9
                               0x1.111111110f6dap-2,  0x1.6c16c16c1f086p-4,  0x1.a01a01afd3d93p-6,
                               0x1.a01a017bc1b8fp-8,  0x1.71ddf87ececfdp-10, 0x1.27e53636127c9p-12,
                               0x1.af5e74e04d7e0p-15, 0x1.1ee8798518d50p-17};
 constexpr double kLog64[] = {0x1.5555555555593p-1, 0x1.999999997f98bp-2, 0x1.2492494234338p-2,  // 2^-59.5
-                             0x1.c71c51cd6f354p-3, 0x1.74664c313f642p-3, 0x1.39a04c916d2ecp-3,
-                             0x1.2f14a8b7c1b3cp-3};
-constexpr double kSin64[] = {-0x1.5555555555548p-3,  0x1.111111110f730p-7,  -0x1.a01a019be928ap-13,  // 2^-56.8
-                             0x1.71de355531c0ap-19,  -0x1.ae5e4b85adb80p-26, 0x1.5d8b47c6ec356p-33};
+                             0x1.c71c51cd6f354p-3, 0x1.74664c313f642p-3, 0x1.39a04c916d2ecp-3, 0x1.2f14a8b7c1b3cp-3};
+constexpr double kSin64[] = {-0x1.5555555555548p-3, 0x1.111111110f730p-7,   -0x1.a01a019be928ap-13,  // 2^-56.8
+                             0x1.71de355531c0ap-19, -0x1.ae5e4b85adb80p-26, 0x1.5d8b47c6ec356p-33};
 constexpr double kCos64[] = {0x1.555555555554cp-5,   -0x1.6c16c16c15217p-10, 0x1.a01a019cbe09dp-16,  // 2^-64.2
                              -0x1.27e4f8116c5b0p-22, 0x1.1ee9f0453e1f1p-29,  -0x1.8fb091c2fd0a9p-37};
 
@@ -136,8 +134,8 @@ class Expansion {
     return b_.select(b_.binary(Op::less, number(0), x_), finite, not_positive);
   }
 
-  // tanh(x) = u / (u + 2), u = expm1(2 |x|) = 2^n (1 + q) - 1; 2^n - 1 is exact as long as it matters, and q is accurate
-  // relative to itself, so small arguments need no path of their own.
+  // tanh(x) = u / (u + 2), u = expm1(2 |x|) = 2^n (1 + q) - 1; 2^n - 1 is exact as long as it matters, and q is
+  // accurate relative to itself, so small arguments need no path of their own.
   const Node* tanh() {
     const Node* a = b_.min(number(f_.tanh_highest), b_.unary(Op::abs, x_));
     const auto [t, n] = round(a, 2 * f_.log2_e, f_.bias);
@@ -238,13 +236,20 @@ Kernel expand_math(const Kernel& kernel) {
   NodeMap memo;
   result.body = rewrite(builder, kernel.body, memo, [](Builder& b, const Node* node) -> const Node* {
     switch (node->op) {
-      case Op::exp: return expand_exp(b, node->src(0));
-      case Op::log: return expand_log(b, node->src(0));
-      case Op::tanh: return expand_tanh(b, node->src(0));
-      case Op::sin: return expand_sin(b, node->src(0));
-      case Op::cos: return expand_cos(b, node->src(0));
-      case Op::floor: return expand_floor(b, node->src(0));
-      default: return nullptr;
+      case Op::exp:
+        return expand_exp(b, node->src(0));
+      case Op::log:
+        return expand_log(b, node->src(0));
+      case Op::tanh:
+        return expand_tanh(b, node->src(0));
+      case Op::sin:
+        return expand_sin(b, node->src(0));
+      case Op::cos:
+        return expand_cos(b, node->src(0));
+      case Op::floor:
+        return expand_floor(b, node->src(0));
+      default:
+        return nullptr;
     }
   });
   return result;

@@ -1,12 +1,12 @@
 // Mathematical functions as expansions in the IR: one polynomial and one sequence of IEEE operations for every target,
-// so that exp, log, tanh, sin and cos have the same bits everywhere (strict numerics). floor, which is exact, has one for
-// the targets without such an instruction. No branches; thread-safe as far as the Builder's Context is.
+// so that exp, log, tanh, sin and cos have the same bits everywhere (strict numerics). floor, which is exact, has one
+// for the targets without such an instruction. No branches; thread-safe as far as the Builder's Context is.
 //
 // Error limits, in units in the last place against the exact value, checked by ir/math_test.cc:
 //   f32: exp 1, log 1, tanh 2.5, sin and cos 2 for |x| <= 2^13
 //   f64: exp 1, log 1, tanh 2.5, sin and cos 2 for |x| <= 2^20
-// Beyond, the argument reduction of sin and cos loses accuracy; results stay within [-1, 1]. Denormal results round once
-// more. Infinities, NaN, -0, overflow and gradual underflow give what the C library gives.
+// Beyond, the argument reduction of sin and cos loses accuracy; results stay within [-1, 1]. Denormal results round
+// once more. Infinities, NaN, -0, overflow and gradual underflow give what the C library gives.
 #pragma once
 
 #include "ir/builder.h"

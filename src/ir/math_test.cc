@@ -165,8 +165,8 @@ template <typename F>
 void check_expanded() {
   std::vector<F> x = samples<F>(std::numeric_limits<double>::max());
   x.resize(20000);
-  for (const double edge : {0.0, -0.0, 0.5, -0.5, 0.99999, -0.99999, 8388607.5, -8388607.5, 8388608.0, 4503599627370495.5,
-                            -4503599627370495.5, 1e300, -1e300, 1e-300})
+  for (const double edge : {0.0, -0.0, 0.5, -0.5, 0.99999, -0.99999, 8388607.5, -8388607.5, 8388608.0,
+                            4503599627370495.5, -4503599627370495.5, 1e300, -1e300, 1e-300})
     x.push_back(static_cast<F>(edge));
   x.push_back(std::numeric_limits<F>::quiet_NaN());
   x.push_back(std::numeric_limits<F>::infinity());

@@ -22,7 +22,8 @@
 
 namespace sporkle::ir {
 
-// `none` is the type of statements.
+// `none` is the type of statements. f16 and bf16 are formats for storage: loaded, stored, selected and cast, no
+// arithmetic. In a buffer a boolean is a byte: any but 0 is true, and true is stored as 1.
 enum class DType : uint8_t { none, boolean, i8, u8, i32, u32, i64, u64, f16, bf16, f32, f64 };
 
 std::string_view dtype_name(DType type);
@@ -67,9 +68,12 @@ enum class Op : uint8_t {
   equal,
   not_equal,
 
-  select,   // boolean ? a : b
-  cast,     // float to integer truncates and saturates, NaN gives 0; narrowing floats rounds to nearest even
-  bitcast,  // same size
+  select,  // boolean ? a : b
+  // Float to integer truncates and saturates, NaN gives 0; integer to float and narrowing floats round to nearest even;
+  // between integers the value wraps; to boolean: x != 0. f16 and bf16 convert to and from f32; their other casts go
+  // through f32.
+  cast,
+  bitcast,  // same size; no booleans
 
   // Mathematical functions; f32 and f64. Each is defined by its expansion in ir/math.h, the same bits everywhere.
   exp,

@@ -39,45 +39,65 @@ Rule rule_of(Op op) {
   switch (op) {
     case Op::constant:
     case Op::scalar:
-    case Op::buffer: return {0, 0, Form::other, kValues};
-    case Op::scratch: return {1, 1, Form::other, kValues};
-    case Op::range: return {1, 1, Form::uniform, set_of(DType::i64)};
+    case Op::buffer:
+      return {0, 0, Form::other, kValues};
+    case Op::scratch:
+      return {1, 1, Form::other, kValues};
+    case Op::range:
+      return {1, 1, Form::uniform, set_of(DType::i64)};
     case Op::add:
     case Op::sub:
     case Op::mul:
     case Op::div:
     case Op::min:
-    case Op::max: return {2, 2, Form::uniform, kNumbers};
+    case Op::max:
+      return {2, 2, Form::uniform, kNumbers};
     case Op::mod:
     case Op::shl:
-    case Op::shr: return {2, 2, Form::uniform, kIntegers};
+    case Op::shr:
+      return {2, 2, Form::uniform, kIntegers};
     case Op::neg:
-    case Op::abs: return {1, 1, Form::uniform, kNumbers};
-    case Op::fma: return {3, 3, Form::uniform, kFloats};
+    case Op::abs:
+      return {1, 1, Form::uniform, kNumbers};
+    case Op::fma:
+      return {3, 3, Form::uniform, kFloats};
     case Op::sqrt:
     case Op::floor:
     case Op::exp:
     case Op::log:
     case Op::tanh:
     case Op::sin:
-    case Op::cos: return {1, 1, Form::uniform, kFloats};
+    case Op::cos:
+      return {1, 1, Form::uniform, kFloats};
     case Op::bit_and:
     case Op::bit_or:
-    case Op::bit_xor: return {2, 2, Form::uniform, kBits};
+    case Op::bit_xor:
+      return {2, 2, Form::uniform, kBits};
     case Op::less:
-    case Op::less_equal: return {2, 2, Form::compare, kNumbers};
+    case Op::less_equal:
+      return {2, 2, Form::compare, kNumbers};
     case Op::equal:
-    case Op::not_equal: return {2, 2, Form::compare, kNumbers | kBits};
-    case Op::select: return {3, 3, Form::other, kValues};
-    case Op::cast: return {1, 1, Form::other, kValues};
-    case Op::bitcast: return {1, 1, Form::other, kValues & ~set_of(DType::boolean)};
-    case Op::load: return {2, 4, Form::other, kValues};
-    case Op::reduce: return {3, 4, Form::other, kNumbers};
-    case Op::lane_reduce: return {2, 2, Form::other, kNumbers};
-    case Op::store: return {3, 4, Form::other, kStatement};
+    case Op::not_equal:
+      return {2, 2, Form::compare, kNumbers | kBits};
+    case Op::select:
+      return {3, 3, Form::other, kValues};
+    case Op::cast:
+      return {1, 1, Form::other, kValues};
+    case Op::bitcast:
+      return {1, 1, Form::other, kValues & ~set_of(DType::boolean)};
+    case Op::load:
+      return {2, 4, Form::other, kValues};
+    case Op::reduce:
+      return {3, 4, Form::other, kNumbers};
+    case Op::lane_reduce:
+      return {2, 2, Form::other, kNumbers};
+    case Op::store:
+      return {3, 4, Form::other, kStatement};
     case Op::loop:
-    case Op::serial_loop: return {1, kAnyNumber, Form::other, kStatement};
-    case Op::block: return {0, kAnyNumber, Form::other, kStatement};
+    case Op::serial_loop:
+      return {1, kAnyNumber, Form::other, kStatement};
+    case Op::block:
+      return {0, kAnyNumber, Form::other, kStatement};
   }
   return {0, 0, Form::other, 0};
 }
@@ -100,8 +120,7 @@ Status wrong_source_count(const Node* node, const Rule& rule) {
 std::string describe(const Node* node) {
   std::string result(op_name(node->op));
   if (!node->name.empty()) result += " \"" + std::string(node->name) + "\"";
-  if ((node->op == Op::load || node->op == Op::store) && node->source_count > 0 && node->src(0) &&
-      is_memory(node->src(0)))
+  if ((node->op == Op::load || node->op == Op::store) && node->source_count > 0 && is_memory(node->src(0)))
     result += " of " + describe(node->src(0));
   return result;
 }
@@ -129,20 +148,31 @@ Status NodeRules::check(const Node* node) {
     known_at_launch_.insert(node);
 
   switch (node->op) {
-    case Op::constant: return check_constant(node);
+    case Op::constant:
+      return check_constant(node);
     case Op::scalar:
-    case Op::buffer: return check_argument(node);
-    case Op::scratch: return check_scratch(node);
-    case Op::range: return check_range(node);
-    case Op::select: return check_select(node);
-    case Op::bitcast: return check_bitcast(node);
+    case Op::buffer:
+      return check_argument(node);
+    case Op::scratch:
+      return check_scratch(node);
+    case Op::range:
+      return check_range(node);
+    case Op::select:
+      return check_select(node);
+    case Op::bitcast:
+      return check_bitcast(node);
     case Op::load:
-    case Op::store: return check_access(node);
-    case Op::reduce: return check_reduce(node);
-    case Op::lane_reduce: return check_lane_reduce(node);
+    case Op::store:
+      return check_access(node);
+    case Op::reduce:
+      return check_reduce(node);
+    case Op::lane_reduce:
+      return check_lane_reduce(node);
     case Op::loop:
-    case Op::serial_loop: return check_loop(node);
-    default: return {};
+    case Op::serial_loop:
+      return check_loop(node);
+    default:
+      return {};
   }
 }
 
@@ -203,8 +233,8 @@ Status NodeRules::check_range(const Node* node) const {
   if (node->range_kind() == RangeKind::vector &&
       (!extent->is_constant() || extent->value < 1 || extent->value > kMaxVectorExtent ||
        !std::has_single_bit(static_cast<uint64_t>(extent->value))))
-    return error(node, "is a vector range and needs a constant power of two up to " +
-                           std::to_string(kMaxVectorExtent) + " as its extent");
+    return error(node, "is a vector range and needs a constant power of two up to " + std::to_string(kMaxVectorExtent) +
+                           " as its extent");
   return {};
 }
 

@@ -182,8 +182,7 @@ class Parser {
     const std::string_view word = rest.word();
     const auto access = find_name(word, Access::read_write, access_name);
     if (!access) return invalid_argument("expected read, write or read_write, found " + shown(word));
-    buffers_.push_back(
-        context().make(Op::buffer, type, {}, static_cast<int64_t>(kernel_.buffers.size()), 0, 0, name));
+    buffers_.push_back(context().make(Op::buffer, type, {}, static_cast<int64_t>(kernel_.buffers.size()), 0, 0, name));
     kernel_.buffers.push_back({std::move(name), type, *access});
     return {};
   }
@@ -191,8 +190,7 @@ class Parser {
   Status scalar(Line& rest) {
     SPORKLE_ASSIGN_OR_RETURN(std::string name, declared_name(rest, '$', kernel_.scalars.size()));
     SPORKLE_ASSIGN_OR_RETURN(const DType type, dtype(rest));
-    scalars_.push_back(
-        context().make(Op::scalar, type, {}, static_cast<int64_t>(kernel_.scalars.size()), 0, 0, name));
+    scalars_.push_back(context().make(Op::scalar, type, {}, static_cast<int64_t>(kernel_.scalars.size()), 0, 0, name));
     kernel_.scalars.push_back({std::move(name), type});
     return {};
   }
@@ -325,7 +323,8 @@ class Parser {
       bits = static_cast<uint64_t>(value);
     }
     if (!valid || canonical_bits(type, bits) != bits)
-      return invalid_argument("expected a constant of type " + std::string(dtype_name(type)) + ", found " + shown(text));
+      return invalid_argument("expected a constant of type " + std::string(dtype_name(type)) + ", found " +
+                              shown(text));
     return context().make(Op::constant, type, {}, static_cast<int64_t>(bits));
   }
 

@@ -84,11 +84,16 @@ class Printer {
 
   void reference_to(const Node* node) {
     switch (node->op) {
-      case Op::buffer: return reference(node->name, '@', node->value);
-      case Op::scalar: return reference(node->name, '$', node->value);
-      case Op::range: return reference(node->name, '#', numbers_[node->id]);
-      case Op::scratch: return reference(node->name, '!', numbers_[node->id]);
-      default: return reference({}, '%', numbers_[node->id]);
+      case Op::buffer:
+        return reference(node->name, '@', node->value);
+      case Op::scalar:
+        return reference(node->name, '$', node->value);
+      case Op::range:
+        return reference(node->name, '#', numbers_[node->id]);
+      case Op::scratch:
+        return reference(node->name, '!', numbers_[node->id]);
+      default:
+        return reference({}, '%', numbers_[node->id]);
     }
   }
 
@@ -104,7 +109,8 @@ class Printer {
     integer(number);
   }
 
-  // An i64 as it is, others as type:number. Decimals are the shortest that read back as the same bits; a NaN is its bits.
+  // An i64 as it is, others as type:number. Decimals are the shortest that read back as the same bits; a NaN is its
+  // bits.
   void constant(const Node* node) {
     const uint64_t bits = static_cast<uint64_t>(node->value);
     if (node->type != DType::i64) {

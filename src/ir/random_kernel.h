@@ -104,9 +104,29 @@ class RandomKernel {
 
   int64_t edge_bits(DType type) {
     constexpr double infinity = std::numeric_limits<double>::infinity();
-    static constexpr double values[] = {0.0, -0.0,  1.0,   -1.0,      2.0,       0.5,    3.0,    -7.0,   127.0,
-                                        128, 255.0, 65504, 2147483648., -2147483648., 9.3e18, 1e-310, 1e-40,  -1e-45,
-                                        1e9, 3.4e38, infinity, -infinity, std::numeric_limits<double>::quiet_NaN()};
+    static constexpr double values[] = {0.0,
+                                        -0.0,
+                                        1.0,
+                                        -1.0,
+                                        2.0,
+                                        0.5,
+                                        3.0,
+                                        -7.0,
+                                        127.0,
+                                        128,
+                                        255.0,
+                                        65504,
+                                        2147483648.,
+                                        -2147483648.,
+                                        9.3e18,
+                                        1e-310,
+                                        1e-40,
+                                        -1e-45,
+                                        1e9,
+                                        3.4e38,
+                                        infinity,
+                                        -infinity,
+                                        std::numeric_limits<double>::quiet_NaN()};
     if (chance(3)) return static_cast<int64_t>(canonical_bits(type, random_()));
     return constant_bits(type, values[below(std::size(values))]);
   }
@@ -119,9 +139,7 @@ class RandomKernel {
                 names[below(std::size(names))]);
   }
 
-  size_t index_of(DType type) {
-    return static_cast<size_t>(std::ranges::find(kTypes, type) - kTypes.begin());
-  }
+  size_t index_of(DType type) { return static_cast<size_t>(std::ranges::find(kTypes, type) - kTypes.begin()); }
 
   const Node* memory(DType type) {
     const size_t i = index_of(type);
@@ -162,8 +180,7 @@ class RandomKernel {
     open_.pop_back();
     constexpr uint8_t fma = static_cast<uint8_t>(Combine::fma);
     if (is_float(type) && chance(2)) return make(Op::reduce, type, {init, k, a, b}, 0, fma, 1);
-    return make(Op::reduce, type, {init, k, a}, 0, static_cast<uint8_t>(below(3)),
-                static_cast<uint8_t>(1 << below(4)));
+    return make(Op::reduce, type, {init, k, a}, 0, static_cast<uint8_t>(below(3)), static_cast<uint8_t>(1 << below(4)));
   }
 
   const Node* value(DType type, int depth) {
@@ -171,9 +188,12 @@ class RandomKernel {
     const auto next = [&](DType t) { return value(t, depth - 1); };
     const bool has_arithmetic = type != DType::boolean && type != DType::f16 && type != DType::bf16;
     switch (below(has_arithmetic ? 10 : 4)) {
-      case 0: return load(type, depth);
-      case 1: return make(Op::select, type, {next(DType::boolean), next(type), next(type)});
-      case 2: return make(Op::cast, type, {next(kTypes[below(kTypes.size())])});
+      case 0:
+        return load(type, depth);
+      case 1:
+        return make(Op::select, type, {next(DType::boolean), next(type), next(type)});
+      case 2:
+        return make(Op::cast, type, {next(kTypes[below(kTypes.size())])});
       case 3: {
         if (type == DType::boolean) {
           const DType of = std::array{DType::i32, DType::u64, DType::i64, DType::f32, DType::f64}[below(5)];
@@ -183,9 +203,12 @@ class RandomKernel {
         const DType from = kTypes[1 + below(kTypes.size() - 1)];
         return dtype_size(from) == dtype_size(type) ? make(Op::bitcast, type, {next(from)}) : leaf(type);
       }
-      case 4: return reduction(type, depth);
-      case 5: return make(chance(2) ? Op::neg : Op::abs, type, {next(type)});
-      default: break;
+      case 4:
+        return reduction(type, depth);
+      case 5:
+        return make(chance(2) ? Op::neg : Op::abs, type, {next(type)});
+      default:
+        break;
     }
     if (is_float(type) && chance(3)) {
       static constexpr Op unary[] = {Op::sqrt, Op::floor, Op::exp, Op::log, Op::tanh, Op::sin, Op::cos};

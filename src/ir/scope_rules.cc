@@ -108,7 +108,9 @@ class ScopeRules {
     return {};
   }
 
-  static size_t lowest_in(uint64_t bits, size_t word) { return word * 64 + static_cast<size_t>(std::countr_zero(bits)); }
+  static size_t lowest_in(uint64_t bits, size_t word) {
+    return word * 64 + static_cast<size_t>(std::countr_zero(bits));
+  }
 
   // Recursive: the depth of statements is checked first. Statements may be shared, so their visits are counted.
   Status check_statement(const Node* node, RangeSet& open, int depth) {

@@ -1,5 +1,5 @@
-// The verifier's checks of ranges: each is used inside the loop or reduction that opens it, and opened once on any path.
-// Internal to ir.
+// The verifier's checks of ranges: each is used inside the loop or reduction that opens it, and opened once on any
+// path. Internal to ir.
 #pragma once
 
 #include <span>

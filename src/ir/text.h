@@ -12,10 +12,11 @@
 //     %2 = fma f32 a$1 %0 %1
 //     store y@1 i#0 %2
 //
-// One node a line, defined where it is first used, then known everywhere. A name (in quotes where it is no plain word) is
-// followed by what it is and its number: @ buffer, $ scalar, # range, ! scratch; other values are %number. Constants stand
-// in place: 16 is an i64, f32:0.5 and u8:255 name their type, f32:0x7fc00000 gives the bits of a float. Two spaces a loop
-// or block. A reduction reads: %3 = reduce f32 add lanes=16 INIT RANGE VALUE. Lines that begin with // are comments.
+// One node a line, defined where it is first used, then known everywhere. A name (in quotes where it is no plain word)
+// is followed by what it is and its number: @ buffer, $ scalar, # range, ! scratch; other values are %number. Constants
+// stand in place: 16 is an i64, f32:0.5 and u8:255 name their type, f32:0x7fc00000 gives the bits of a float. Two
+// spaces a loop or block. A reduction reads: %3 = reduce f32 add lanes=16 INIT RANGE VALUE. Lines that begin with //
+// are comments.
 #pragma once
 
 #include <string>
@@ -29,8 +30,8 @@ namespace sporkle::ir {
 // Deterministic: equal kernels print equal text whatever order they were built in, so the text is what caches hash.
 std::string print(const Kernel& kernel);
 
-// Parses and verifies. Errors carry the line and what was expected. Bounded: input over 16 MiB or nested deeper than 256
-// is refused.
+// Parses and verifies. Errors carry the line and what was expected. Bounded: input over 16 MiB or nested deeper than
+// 256 is refused.
 Result<Kernel> parse(std::string_view text);
 
 }  // namespace sporkle::ir

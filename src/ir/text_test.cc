@@ -44,7 +44,8 @@ TEST(Text, RandomKernelsRoundTripAndMeanTheSame) {
     ASSERT_EQ(print(*read), text) << "seed " << seed;
     const std::vector<uint64_t> scalars = random.scalars();
     Status first, second;
-    const auto expected = RandomKernel::run(kernel, scalars, &first), found = RandomKernel::run(*read, scalars, &second);
+    const auto expected = RandomKernel::run(kernel, scalars, &first),
+               found = RandomKernel::run(*read, scalars, &second);
     ASSERT_TRUE(first.ok()) << "seed " << seed << ": " << first.to_string() << "\n" << text;
     ASSERT_TRUE(second.ok()) << second.to_string();
     ASSERT_TRUE(RandomKernel::equal(expected, found)) << "seed " << seed << "\n" << text;
@@ -94,7 +95,8 @@ TEST(Text, ConstantsAreExact) {
     const int index = static_cast<int>(kernel.buffers.size());
     kernel.buffers.push_back({"b", type, Access::write});
     for (const uint64_t bits : values)
-      stores.push_back(b.store(b.buffer(type, index, "b"), b.integer(next++), b.bits(type, static_cast<int64_t>(bits))));
+      stores.push_back(
+          b.store(b.buffer(type, index, "b"), b.integer(next++), b.bits(type, static_cast<int64_t>(bits))));
   };
   store(DType::f32, {0, 0x80000000, 1, 0x007fffff, 0x00800000, 0x3dcccccd, 0x7f7fffff, 0x7f800000, 0xff800000,
                      0x7fc00000, 0xffc00001, 0x7f800001});

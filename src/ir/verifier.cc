@@ -44,7 +44,6 @@ Status collect_nodes(const Node* root, std::vector<const Node*>& nodes) {
     const Node* node = visit.node;
     if (visit.next_source < node->source_count) {
       const Node* source = node->src(visit.next_source++);
-      if (!source) return invalid_argument(describe(node) + " has a null source");
       if (!depth.emplace(source, 0).second) continue;
       if (depth.size() > kMaxNodes)
         return invalid_argument("the kernel has more than " + std::to_string(kMaxNodes) + " nodes");

@@ -39,7 +39,7 @@ using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
 // What the kernel may hold unsent: a small call queued behind a large payload waits for this much at most.
-constexpr int unsent_low_water_bytes = 128 << 10;
+constexpr int unsent_low_water_bytes = 256 << 10;
 // Frames are gathered up to this much before they are encrypted.
 constexpr size_t gather_bytes = size_t{64} << 10;
 constexpr size_t read_bytes = size_t{16} << 10;  // one TLS record

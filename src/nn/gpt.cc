@@ -11,6 +11,12 @@ namespace sporkle::nn {
 using tensor::Shape;
 using tensor::Tensor;
 
+std::vector<Tensor> values(std::span<const Parameter> parameters) {
+  std::vector<Tensor> result;
+  for (const Parameter& p : parameters) result.push_back(p.value);
+  return result;
+}
+
 Result<Gpt> Gpt::create(tensor::Context& context, const GptConfig& config, uint64_t seed) {
   for (const int64_t extent : {config.layers, config.heads, config.width, config.context, config.vocab_size})
     if (extent <= 0) return invalid_argument("a model's layers, heads, width, context and vocabulary must be above 0");
@@ -71,8 +77,7 @@ Status Gpt::get_parameters(std::span<float> values) const {
   if (static_cast<int64_t>(values.size()) != parameter_count())
     return invalid_argument("the model has " + std::to_string(parameter_count()) + " parameters, not " +
                             std::to_string(values.size()));
-  std::vector<Tensor> all;
-  for (const Parameter& p : parameters_) all.push_back(p.value);
+  const std::vector<Tensor> all = nn::values(parameters_);
   SPORKLE_RETURN_IF_ERROR(tensor::realize(all));
   for (const Tensor& tensor : all) {
     SPORKLE_ASSIGN_OR_RETURN(const std::vector<float> host, tensor.to_host<float>());
@@ -119,8 +124,9 @@ Tensor Gpt::attention(const Tensor& x, size_t layer, const DropoutKey* dropout, 
       k = tensor::concatenate(cache->keys[layer], k, 2);
       v = tensor::concatenate(cache->values[layer], v, 2);
     }
-    cache->keys[layer] = k = k.contiguous();
-    cache->values[layer] = v = v.contiguous();
+    // Detached: a cache keeps values, not the history of how they came about.
+    cache->keys[layer] = k = k.detach();
+    cache->values[layer] = v = v.detach();
   }
   const double scale = 1.0 / std::sqrt(static_cast<double>(size));
   const Tensor weights = tensor::causal_softmax(tensor::matmul(q, k.transpose(-1, -2)), scale);
@@ -160,7 +166,14 @@ Tensor Gpt::extend(const Tensor& tokens, Cache& cache) const {
   cache.keys.resize(blocks_.size());
   cache.values.resize(blocks_.size());
   const Tensor last = hidden(tokens, nullptr, &cache).slice(1, tokens.extent(1) - 1, 1);
-  return tensor::matmul(last.reshape({tokens.extent(0), config_.width}), parameter(wte_).transpose(0, 1));
+  const Tensor logits =
+      tensor::matmul(last.reshape({tokens.extent(0), config_.width}), parameter(wte_).transpose(0, 1));
+  // The cache's new values in the same submission, so that no later step computes them again.
+  std::vector<Tensor> all{logits};
+  all.insert(all.end(), cache.keys.begin(), cache.keys.end());
+  all.insert(all.end(), cache.values.begin(), cache.values.end());
+  const Status status = tensor::realize(all);
+  return status.ok() ? logits : tensor::error_tensor(context_, status);
 }
 
 }  // namespace sporkle::nn

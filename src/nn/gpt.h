@@ -29,6 +29,9 @@ struct Parameter {
   bool decay = false;  // whether weight decay applies: weight matrices, not biases and norms
 };
 
+// The parameters' values, in order: what grad() differentiates with respect to.
+std::vector<tensor::Tensor> values(std::span<const Parameter> parameters);
+
 // Where a training step's dropout masks come from. Equal keys give equal masks.
 struct DropoutKey {
   uint64_t seed = 0;
@@ -65,7 +68,7 @@ class Gpt {
     std::vector<tensor::Tensor> keys, values;  // one a layer: [rows, heads, length, width / heads]
   };
   // Logits of the last position after appending tokens [rows, n] to what the cache holds: [rows, vocab_size]. The
-  // cache's length grows by n and must stay <= context. Equal to the last row of logits() over the whole sequence.
+  // cache's length grows by n and must stay <= context. Equal to the last row of logits() over the whole sequence. Runs at once.
   tensor::Tensor extend(const tensor::Tensor& tokens, Cache& cache) const;
 
  private:

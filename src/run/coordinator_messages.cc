@@ -295,7 +295,7 @@ Result<Coordinator::Reply> Coordinator::submit(Member& member, const mesh::Messa
   new_blobs_.emplace_back(lease->blob, request.payload);
   dirty_leases_.insert(lease->id);
   member.last_accepted = lease->id;
-  member.missed_deadlines = 0;
+  member.failures = 0;
   member.step = lease->steps;
   member.loss = report.mean_loss();
   flush();  // a round that closes now reads the update back from the store

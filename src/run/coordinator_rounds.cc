@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <tuple>
 
 #include "base/sha256.h"
@@ -33,10 +34,26 @@ Digest lease_digest(std::string_view domain, std::string_view run_id, const Leas
   return hash.finish();
 }
 
-// A worker that missed several deadlines in a row sits out ever more rounds, so that it cannot hold them all up.
+// A worker that failed several times in a row sits out ever more rounds, so that it cannot hold them all up.
 bool sits_out(const Member& member, uint64_t round) {
-  if (member.missed_deadlines < 3) return false;
-  return round % (uint64_t{1} << std::min(member.missed_deadlines - 2, 6u)) != 0;
+  if (member.failures < 3) return false;
+  return (round + 1) % (uint64_t{1} << std::min(member.failures - 2, 6u)) != 0;
+}
+
+// Who would take several times as long for a single step as all together for the round has to wait for a longer one.
+void leave_out_slow(uint64_t steps, std::vector<double>& speeds, std::vector<const Member*>& workers) {
+  constexpr double kPatience = 4;
+  const double together = std::accumulate(speeds.begin(), speeds.end(), 0.0);
+  const double slowest =
+      std::min(together / (kPatience * static_cast<double>(steps)), *std::max_element(speeds.begin(), speeds.end()));
+  size_t kept = 0;
+  for (size_t i = 0; i < workers.size(); ++i) {
+    if (speeds[i] < slowest) continue;
+    speeds[kept] = speeds[i];
+    workers[kept++] = workers[i];
+  }
+  speeds.resize(kept);
+  workers.resize(kept);
 }
 
 }  // namespace
@@ -85,7 +102,7 @@ void Coordinator::advance(TimePoint now) {
       for (auto& [id, lease] : leases_) {
         if (lease.state != LeaseState::active) continue;
         Member& member = members_.at(lease.node);
-        ++member.missed_deadlines;
+        ++member.failures;
         lose_lease(lease, LeaseState::lost);
         emit(event(EventKind::lease_lost, &member, "the round's deadline passed"));
       }
@@ -113,12 +130,22 @@ void Coordinator::lease_round(TimePoint now) {
   if (workers.empty()) return;
   const bool opening = leases_.empty();
   if (opening && round_.number == 0 && candidates < config_.start_workers) return;
-  std::vector<double> speeds;
+  std::vector<double> measured;
   for (const Member* member : workers)
-    speeds.push_back(std::ldexp(steps_per_second(*member), -static_cast<int>(std::min(member->missed_deadlines, 6u))));
+    if (member->tokens_per_second > 0) measured.push_back(steps_per_second(*member));
+  const double typical = median(measured);
   const uint64_t reported = steps_in(LeaseState::reported);
   const uint64_t target = round_target();
-  const std::vector<uint32_t> steps = divide_steps(target > reported ? target - reported : 1, speeds);
+  const uint64_t wanted = target > reported ? target - reported : 1;
+  std::vector<double> speeds;
+  for (const Member* member : workers) {
+    const double speed = member->tokens_per_second > 0 ? steps_per_second(*member) : typical;
+    // Who failed is believed less: half as much as usual, a quarter ...
+    const int halvings = static_cast<int>(std::min(member->failures, 6u));
+    speeds.push_back(halvings == 0 ? speed : std::ldexp(std::min(speed, typical), -halvings));
+  }
+  leave_out_slow(wanted, speeds, workers);
+  const std::vector<uint32_t> steps = divide_steps(wanted, speeds);
   uint32_t leased = 0;
   for (size_t i = 0; i < workers.size(); ++i) {
     if (steps[i] == 0) continue;
@@ -245,6 +272,7 @@ void Coordinator::seen(Member& member, TimePoint now) {
 void Coordinator::refuse(LeaseRecord& lease, Member& member, const std::string& why) {
   lose_lease(lease, LeaseState::refused);
   ++member.rejected;
+  ++member.failures;
   emit(event(EventKind::update_rejected, &member, why));
 }
 

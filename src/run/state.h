@@ -23,7 +23,7 @@ struct Member {
   bool left = false;     // said good-bye
   bool present = false;  // heard of lately
   double tokens_per_second = 0;
-  uint32_t missed_deadlines = 0;  // in a row
+  uint32_t failures = 0;     // missed deadlines and refused updates in a row
   std::string last_accepted;      // lease ID: a repeated submission is recognised even after its round
   uint64_t tokens = 0;
   uint64_t steps = 0;

@@ -26,7 +26,7 @@ constexpr char kSchema[] = R"(
     bytes_out INTEGER, round_bytes_in INTEGER, round_bytes_out INTEGER, workers_joined INTEGER, workers_lost INTEGER,
     norms BLOB);
   CREATE TABLE members (node BLOB PRIMARY KEY, name TEXT, software TEXT, threads INTEGER, session INTEGER,
-    ready INTEGER, has_left INTEGER, present INTEGER, tokens_per_second REAL, missed_deadlines INTEGER, last_accepted BLOB,
+    ready INTEGER, has_left INTEGER, present INTEGER, tokens_per_second REAL, failures INTEGER, last_accepted BLOB,
     tokens INTEGER, steps INTEGER, reports INTEGER, late INTEGER, rejected INTEGER, leases_lost INTEGER,
     bytes_in INTEGER, bytes_out INTEGER) WITHOUT ROWID;
   CREATE TABLE leases (id BLOB PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
@@ -268,7 +268,7 @@ Result<CoordinatorState> Store::load() {
       m.left = query.integer() != 0;
       m.present = query.integer() != 0;
       m.tokens_per_second = query.real();
-      m.missed_deadlines = query.small();
+      m.failures = query.small();
       m.last_accepted = query.bytes();
       m.tokens = query.integer();
       m.steps = query.integer();
@@ -363,7 +363,7 @@ void Store::put_member(const Member& m) {
   SPORKLE_RUN_QUERY(query,
                     "INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
   query.blob(view(m.id.bytes)).text(m.name).text(m.software).integer(m.threads).integer(m.session).integer(m.ready);
-  query.integer(m.left).integer(m.present).real(m.tokens_per_second).integer(m.missed_deadlines).blob(m.last_accepted).integer(m.tokens);
+  query.integer(m.left).integer(m.present).real(m.tokens_per_second).integer(m.failures).blob(m.last_accepted).integer(m.tokens);
   query.integer(m.steps).integer(m.reports).integer(m.late).integer(m.rejected).integer(m.leases_lost);
   query.integer(m.bytes_in).integer(m.bytes_out);
   SPORKLE_FINISH_QUERY(query, "write a member");

@@ -26,7 +26,7 @@ class Planner {
 
   Result<std::vector<Step>> run() {
     for (Node* root : roots_) collect(root);
-    limit_sizes();
+    measure();
     for (Node* root : roots_)
       if (Entry* entry = find(root)) entry->stored = entry->wanted = true;
     assign_kernels();
@@ -45,6 +45,7 @@ class Planner {
   struct Entry {
     Node* node;
     int kernel = kNone;  // the entry in whose kernel this runs; kSeveral
+    int cost = 0;         // of computing it from what is stored, while it is not stored itself
     bool stored = false;
     bool wanted = false;  // a root
     bool emitted = false;
@@ -81,22 +82,28 @@ class Planner {
     }
   }
 
-  // Cuts chains of pointwise operations that would make too large a kernel.
-  void limit_sizes() {
+  // Learns what it takes to compute each value where it is read, and cuts chains of pointwise operations that would make
+  // too large a kernel.
+  void measure() {
     std::vector<int> sizes(entries_.size(), 0);
     for (size_t i = 0; i < entries_.size(); ++i) {
-      Node* node = entries_[i].node;
+      Entry& entry = entries_[i];
+      Node* node = entry.node;
       if (!is_inlined(node->op) && !is_movement(node->op)) continue;
-      int size = is_movement(node->op) ? 0 : 1;
-      for (const NodeRef& input : node->inputs)
-        if (Entry* entry = find(input.get())) size += sizes[static_cast<size_t>(entry - entries_.data())];
-      const bool alone = !context_.options().fuse && is_pointwise(node->op) && !is_source(node->op);
-      if (size > kMaxProgramSize || alone) {
-        // A movement is stored nowhere; the operation below it is already within the limit.
-        if (!is_movement(node->op)) entries_[i].stored = true;
-        size = 1;
+      sizes[i] = is_movement(node->op) ? 0 : 1;
+      if (is_pointwise(node->op) && !is_source(node->op)) entry.cost = pointwise_row(node->op).cost;
+      for (const NodeRef& input : node->inputs) {
+        const Entry* read = find(input.get());
+        if (!read) continue;
+        sizes[i] = std::min(sizes[i] + sizes[static_cast<size_t>(read - entries_.data())], kMaxProgramSize + 1);
+        entry.cost = std::min(entry.cost + read->cost, kMaxProgramSize);
       }
-      sizes[i] = size;
+      const bool alone = !context_.options().fuse && is_pointwise(node->op) && !is_source(node->op);
+      if (alone || (sizes[i] > kMaxProgramSize && is_inlined(node->op))) {
+        entry.stored = true;
+        sizes[i] = 1;
+        entry.cost = 0;
+      }
     }
   }
 
@@ -106,9 +113,7 @@ class Planner {
       Entry& entry = entries_[static_cast<size_t>(i)];
       Node* node = entry.node;
       if (is_inlined(node->op)) {
-        const bool cheap = is_source(node->op) || node->op == Op::pad ||
-                           (is_pointwise(node->op) && pointwise_row(node->op).cost <= kCheap);
-        if (entry.kernel == kSeveral && !cheap) entry.stored = true;
+        if (entry.kernel == kSeveral && entry.cost > kCheap) entry.stored = true;
       } else if (!is_movement(node->op)) {
         entry.stored = true;
       }
@@ -230,16 +235,22 @@ class Planner {
     return build(operand, nullptr, &step->program);
   }
 
-  // Of the products that only the kernel of entry `index` reads, the last may take the kernel in as its epilogue; the
-  // others run before it.
+  // One of the products that only the kernel of entry `index` reads may take the kernel in as its epilogue; the others
+  // run before it.
   Status take_in_product(int index, Step* step) {
     const std::vector<int> products = entries_[static_cast<size_t>(index)].products;
-    if (products.empty()) return {};
-    Node* last = entries_[static_cast<size_t>(products.back())].node;
-    for (const Leaf& leaf : std::vector<Leaf>(step->program.leaves))
-      if (leaf.kind == Leaf::Kind::load && leaf.base != last) SPORKLE_RETURN_IF_ERROR(emit_needed(leaf.base));
-    Entry& entry = entries_[static_cast<size_t>(products.back())];
-    if (!entry.emitted) entry.emitted = join(last, step);
+    for (size_t i = products.size(); i-- > 0;) {
+      Node* product = entries_[static_cast<size_t>(products[i])].node;
+      Step joined = *step;
+      if (!join(product, &joined)) continue;
+      // What else the kernel reads comes first, and may turn out to read the product as well.
+      for (const Leaf& leaf : joined.program.leaves)
+        if (leaf.kind == Leaf::Kind::load) SPORKLE_RETURN_IF_ERROR(emit_needed(leaf.base));
+      if (entries_[static_cast<size_t>(products[i])].emitted) continue;
+      entries_[static_cast<size_t>(products[i])].emitted = true;
+      *step = std::move(joined);
+      break;
+    }
     for (const int product : products) SPORKLE_RETURN_IF_ERROR(emit(product));
     return {};
   }

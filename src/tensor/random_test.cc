@@ -43,7 +43,7 @@ TEST(PhiloxTest, IsTheSameInAKernel) {
   call.results = {{DType::i32, {40, 2}}};
   call.scalars = {scalar_bits(40)};
   std::vector<int32_t> counters;
-  for (int i = 0; i < 120; ++i) counters.push_back(i * 0x3779B97F);
+  for (int i = 0; i < 120; ++i) counters.push_back(static_cast<int32_t>(static_cast<uint32_t>(i) * 0x3779B97F));
   const Tensor input = from_host<int32_t>(c, counters, {40, 3});
   const std::vector<int32_t> values = read<int32_t>(call_kernel(call, {&input, 1})[0]);
   for (size_t i = 0; i < 40; ++i) {

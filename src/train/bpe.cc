@@ -87,11 +87,13 @@ class BpeTokenizer final : public Tokenizer {
     for (size_t rank = 0; rank < model_.merges.size(); ++rank) {
       const auto [left, right] = model_.merges[rank];
       const auto known = [&](int32_t id) {
-        return id >= 0 && static_cast<size_t>(id) < model_.tokens.size() && !model_.tokens[static_cast<size_t>(id)].empty();
+        return id >= 0 && static_cast<size_t>(id) < model_.tokens.size() &&
+               !model_.tokens[static_cast<size_t>(id)].empty();
       };
       if (!known(left) || !known(right))
         return invalid_argument("merge " + std::to_string(rank) + " names a token that is not in the vocabulary");
-      const auto result = ids.find(model_.tokens[static_cast<size_t>(left)] + model_.tokens[static_cast<size_t>(right)]);
+      const auto result =
+          ids.find(model_.tokens[static_cast<size_t>(left)] + model_.tokens[static_cast<size_t>(right)]);
       if (result == ids.end())
         return invalid_argument("the result of merge " + std::to_string(rank) + " is not in the vocabulary");
       // Of a pair that is there twice the later rank counts, as in Hugging Face's reader.
@@ -129,7 +131,11 @@ class BpeTokenizer final : public Tokenizer {
     PieceCache cache;
     const auto found = [&](const AddedToken& token) { ids.push_back(token.id); };
     first_.split(
-        text, [&](std::string_view gap) { second_.split(gap, [&](std::string_view t) { encode_gap(t, cache, ids); }, found); },
+        text,
+        [&](std::string_view gap) {
+          second_.split(
+              gap, [&](std::string_view t) { encode_gap(t, cache, ids); }, found);
+        },
         found);
   }
 
@@ -213,14 +219,14 @@ class BpeTokenizer final : public Tokenizer {
                                          i + 1 < size ? i + 1 : -1};
     std::vector<Candidate> storage;
     storage.reserve(piece.size());
-    std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> candidates(std::greater<>{}, std::move(storage));
+    std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> candidates(std::greater<>{},
+                                                                                      std::move(storage));
     const auto consider = [&](int32_t position) {
       const Symbol& left = symbols[static_cast<size_t>(position)];
       if (left.next < 0) return;
       const int32_t right = symbols[static_cast<size_t>(left.next)].id;
       const auto found = merges_.find(pair_key(left.id, right));
-      if (found != merges_.end())
-        candidates.push({found->second.rank, position, found->second.result, left.id, right});
+      if (found != merges_.end()) candidates.push({found->second.rank, position, found->second.result, left.id, right});
     };
     for (int32_t i = 0; i + 1 < size; ++i) consider(i);
     while (!candidates.empty()) {
@@ -237,7 +243,8 @@ class BpeTokenizer final : public Tokenizer {
       if (left.previous >= 0) consider(left.previous);
       consider(best.position);
     }
-    for (int32_t i = 0; i >= 0; i = symbols[static_cast<size_t>(i)].next) ids.push_back(symbols[static_cast<size_t>(i)].id);
+    for (int32_t i = 0; i >= 0; i = symbols[static_cast<size_t>(i)].next)
+      ids.push_back(symbols[static_cast<size_t>(i)].id);
   }
 
   BpeModel model_;

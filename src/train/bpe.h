@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "train/corpus.h"
 #include "train/tokenizer.h"
 
 namespace sporkle::train {
@@ -49,7 +50,7 @@ class BpeTrainer {
   // Counts the pieces of a document.
   void add(std::string_view text);
   // A vocabulary of `vocab_size` (at least 257) tokens, or of fewer when no pair is left that occurs twice.
-  Result<BpeModel> train(int64_t vocab_size) const;
+  Result<BpeModel> train(int64_t vocab_size, const PrepareProgress& progress = {}) const;
 
  private:
   struct State;

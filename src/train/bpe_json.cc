@@ -18,7 +18,9 @@ using nlohmann::json;
 constexpr size_t kMaxJsonBytes = 256u << 20;
 constexpr int64_t kMaxIdGap = 1 << 16;
 
-std::string json_string(const std::string& text) { return json(text).dump(-1, ' ', false, json::error_handler_t::replace); }
+std::string json_string(const std::string& text) {
+  return json(text).dump(-1, ' ', false, json::error_handler_t::replace);
+}
 
 // A token as tokenizer.json spells it: each byte as its printable stand-in.
 std::string spell(const std::string& bytes) {
@@ -67,7 +69,8 @@ class Reader {
 
   Status type_is(const json& object, const char* where, const char* type) const {
     const auto found = object.is_object() ? object.find("type") : object.end();
-    if (found == object.end() || !found->is_string()) return not_supported(std::string("no ") + where + " of type " + type);
+    if (found == object.end() || !found->is_string())
+      return not_supported(std::string("no ") + where + " of type " + type);
     if (*found != type)
       return not_supported(std::string(where) + " is of type \"" + found->get<std::string>() + "\", not " + type);
     return {};
@@ -99,7 +102,8 @@ class Reader {
   Status id_of(const json& value, const std::string& token, size_t token_count, int32_t& id) const {
     const auto limit = std::min<int64_t>(kMaxVocabSize, static_cast<int64_t>(token_count) + kMaxIdGap);
     if (!value.is_number_integer() || value < 0 || value >= limit)
-      return corrupt("the id of token " + json_string(token) + " is not a whole number from 0 to " + std::to_string(limit - 1));
+      return corrupt("the id of token " + json_string(token) + " is not a whole number from 0 to " +
+                     std::to_string(limit - 1));
     id = value.get<int32_t>();
     return {};
   }
@@ -113,7 +117,8 @@ class Reader {
       if (token.empty()) return corrupt("model.vocab has an empty token");
       if (static_cast<size_t>(id) >= model.tokens.size()) model.tokens.resize(static_cast<size_t>(id) + 1);
       std::string& slot = model.tokens[static_cast<size_t>(id)];
-      if (!slot.empty()) return corrupt("id " + std::to_string(id) + " belongs to two tokens, one of them " + json_string(token));
+      if (!slot.empty())
+        return corrupt("id " + std::to_string(id) + " belongs to two tokens, one of them " + json_string(token));
       slot = unspell(token);
       ids.emplace(token, id);
     }
@@ -142,8 +147,10 @@ class Reader {
       const auto left_id = ids.find(left);
       const auto right_id = ids.find(right);
       if (left_id == ids.end() || right_id == ids.end())
-        return corrupt(where + " names " + json_string(left_id == ids.end() ? left : right) + ", which is not in model.vocab");
-      if (!ids.contains(left + right)) return corrupt(where + " makes " + json_string(left + right) + ", which is not in model.vocab");
+        return corrupt(where + " names " + json_string(left_id == ids.end() ? left : right) +
+                       ", which is not in model.vocab");
+      if (!ids.contains(left + right))
+        return corrupt(where + " makes " + json_string(left + right) + ", which is not in model.vocab");
       model.merges.emplace_back(left_id->second, right_id->second);
     }
     return {};
@@ -184,19 +191,21 @@ class Reader {
 
 std::string bpe_to_json(const BpeModel& model) {
   const auto flag = [](bool value) { return value ? "true" : "false"; };
-  const std::string byte_level = R"({"type": "ByteLevel", "add_prefix_space": )" + std::string(flag(model.add_prefix_space)) +
+  const std::string byte_level = R"({"type": "ByteLevel", "add_prefix_space": )" +
+                                 std::string(flag(model.add_prefix_space)) +
                                  R"(, "trim_offsets": true, "use_regex": )" + flag(model.use_regex) + "}";
   std::unordered_set<int32_t> added_ids;
   std::string text = "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n  \"added_tokens\": [";
   for (const AddedToken& token : model.added) {
     text += added_ids.empty() ? "\n    " : ",\n    ";
     added_ids.insert(token.id);
-    text += "{\"id\": " + std::to_string(token.id) + ", \"content\": " + json_string(token.content) +
-            ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": " + flag(token.normalized) +
-            ", \"special\": " + flag(token.special) + "}";
+    text +=
+        "{\"id\": " + std::to_string(token.id) + ", \"content\": " + json_string(token.content) +
+        ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": " + flag(token.normalized) +
+        ", \"special\": " + flag(token.special) + "}";
   }
-  text += "\n  ],\n  \"normalizer\": null,\n  \"pre_tokenizer\": " + byte_level + ",\n  \"post_processor\": " + byte_level +
-          ",\n  \"decoder\": " + byte_level +
+  text += "\n  ],\n  \"normalizer\": null,\n  \"pre_tokenizer\": " + byte_level +
+          ",\n  \"post_processor\": " + byte_level + ",\n  \"decoder\": " + byte_level +
           ",\n  \"model\": {\n    \"type\": \"BPE\",\n    \"dropout\": null,\n    \"unk_token\": null,\n"
           "    \"continuing_subword_prefix\": null,\n    \"end_of_word_suffix\": null,\n    \"fuse_unk\": false,\n"
           "    \"byte_fallback\": false,\n    \"ignore_merges\": false,\n    \"vocab\": {";

@@ -25,9 +25,9 @@ struct StringHash {
 using Pair = std::pair<int32_t, int32_t>;
 struct PairHash {
   size_t operator()(const Pair& pair) const {
-    return std::hash<uint64_t>{}((static_cast<uint64_t>(static_cast<uint32_t>(pair.first)) << 32 |
-                                  static_cast<uint32_t>(pair.second)) *
-                                 0x9E3779B97F4A7C15u);
+    return std::hash<uint64_t>{}(
+        (static_cast<uint64_t>(static_cast<uint32_t>(pair.first)) << 32 | static_cast<uint32_t>(pair.second)) *
+        0x9E3779B97F4A7C15u);
   }
 };
 
@@ -44,7 +44,9 @@ struct PairInfo {
 struct Candidate {
   int64_t count;
   Pair pair;
-  bool operator<(const Candidate& other) const { return count != other.count ? count < other.count : pair > other.pair; }
+  bool operator<(const Candidate& other) const {
+    return count != other.count ? count < other.count : pair > other.pair;
+  }
 };
 
 class MergeLearner {
@@ -52,7 +54,8 @@ class MergeLearner {
   explicit MergeLearner(std::vector<Word> words) : words_(std::move(words)) {
     for (uint32_t i = 0; i < words_.size(); ++i) {
       add_pairs(words_[i], +1);
-      for (size_t s = 0; s + 1 < words_[i].symbols.size(); ++s) occurs({words_[i].symbols[s], words_[i].symbols[s + 1]}, i);
+      for (size_t s = 0; s + 1 < words_[i].symbols.size(); ++s)
+        occurs({words_[i].symbols[s], words_[i].symbols[s + 1]}, i);
     }
     for (const auto& [pair, info] : pairs_) heap_.push({info.count, pair});
   }
@@ -112,7 +115,8 @@ class MergeLearner {
   static void replace(Word& word, const Pair& pair, int32_t merged) {
     size_t out = 0;
     for (size_t s = 0; s < word.symbols.size(); ++s) {
-      const bool here = s + 1 < word.symbols.size() && word.symbols[s] == pair.first && word.symbols[s + 1] == pair.second;
+      const bool here =
+          s + 1 < word.symbols.size() && word.symbols[s] == pair.first && word.symbols[s + 1] == pair.second;
       word.symbols[out++] = here ? merged : word.symbols[s];
       if (here) ++s;
     }
@@ -149,11 +153,12 @@ void BpeTrainer::add(std::string_view text) {
   });
 }
 
-Result<BpeModel> BpeTrainer::train(int64_t vocab_size) const {
+Result<BpeModel> BpeTrainer::train(int64_t vocab_size, const PrepareProgress& progress) const {
   if (vocab_size < 257 || vocab_size > kMaxVocabSize)
-    return invalid_argument("a BPE vocabulary of " + std::to_string(vocab_size) +
-                            " tokens was asked for: it needs 256 bytes and <|endoftext|>, so 257 or more, and at most " +
-                            std::to_string(kMaxVocabSize));
+    return invalid_argument(
+        "a BPE vocabulary of " + std::to_string(vocab_size) +
+        " tokens was asked for: it needs 256 bytes and <|endoftext|>, so 257 or more, and at most " +
+        std::to_string(kMaxVocabSize));
   BpeModel model;
   std::vector<uint32_t> order(256);
   std::iota(order.begin(), order.end(), 0u);
@@ -178,12 +183,14 @@ Result<BpeModel> BpeTrainer::train(int64_t vocab_size) const {
   while (static_cast<int64_t>(model.tokens.size()) + 1 < vocab_size) {
     const Candidate best = learner.best();
     if (best.count < kMinPairCount) break;
-    std::string merged = model.tokens[static_cast<size_t>(best.pair.first)] + model.tokens[static_cast<size_t>(best.pair.second)];
+    std::string merged =
+        model.tokens[static_cast<size_t>(best.pair.first)] + model.tokens[static_cast<size_t>(best.pair.second)];
     // Two pairs can spell the same bytes; they share a token.
     const auto [entry, is_new] = ids.emplace(std::move(merged), static_cast<int32_t>(model.tokens.size()));
     if (is_new) model.tokens.push_back(entry->first);
     model.merges.push_back(best.pair);
     learner.merge(best.pair, entry->second);
+    if (progress) progress("learning a tokenizer", model.tokens.size(), static_cast<uint64_t>(vocab_size));
   }
   const std::string end_of_text = "<|endoftext|>";
   model.added.push_back({static_cast<int32_t>(model.tokens.size()), end_of_text});

@@ -52,8 +52,8 @@ Status check_parameters(const CheckpointContents& contents) {
                               shape_text(wanted.shape));
   }
   if (contents.parameters.size() != expected.size())
-    return invalid_argument("a checkpoint with " + std::to_string(contents.parameters.size()) + " parameters where a GPT-2 has " +
-                            std::to_string(expected.size()));
+    return invalid_argument("a checkpoint with " + std::to_string(contents.parameters.size()) +
+                            " parameters where a GPT-2 has " + std::to_string(expected.size()));
   if (!contents.tokenizer) return invalid_argument("a checkpoint without a tokenizer");
   if (contents.tokenizer->vocab_size() > contents.shape.vocab_size)
     return invalid_argument("a tokenizer of " + std::to_string(contents.tokenizer->vocab_size()) +
@@ -75,7 +75,8 @@ Status fill_folder(const fs::path& folder, const CheckpointContents& contents, s
     const std::string digest = to_hex(parameters_sha256(contents.state->tensors));
     SPORKLE_RETURN_IF_ERROR(write_file_atomically(folder / kStateFile, state_to_json(*contents.state, digest)));
   }
-  const CheckpointInfo info{std::string(contents.tokenizer->kind()), step, to_hex(parameters_sha256(contents.parameters))};
+  const CheckpointInfo info{std::string(contents.tokenizer->kind()), step,
+                            to_hex(parameters_sha256(contents.parameters))};
   return write_file_atomically(folder / kInfoFile, info_to_json(info));
 }
 
@@ -133,7 +134,8 @@ Result<std::vector<OwnedTensor>> read_parameters(const SafetensorsFile& file, co
     if (tensor.shape != wanted.shape)
       return corrupt("tensor " + tensor.name + " has shape " + shape_text(tensor.shape) + ", config.json asks for " +
                      shape_text(wanted.shape));
-    if (wanted.name == "wte.weight" && head && (head->type != tensor.type || !std::ranges::equal(head->bytes, tensor.bytes)))
+    if (wanted.name == "wte.weight" && head &&
+        (head->type != tensor.type || !std::ranges::equal(head->bytes, tensor.bytes)))
       return unsupported(file.name() + ": lm_head.weight differs from wte.weight; Sporkle's GPT-2 ties them");
     auto values = to_f32(tensor);
     if (!values.ok()) return values.status().with_context(file.name());
@@ -141,8 +143,10 @@ Result<std::vector<OwnedTensor>> read_parameters(const SafetensorsFile& file, co
     found.erase(entry);
   }
   if (!found.empty()) {
-    const auto first = std::min_element(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-    return corrupt("tensor " + first->first + " does not belong to a GPT-2 of " + std::to_string(shape.layers) + " layers");
+    const auto first =
+        std::min_element(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    return corrupt("tensor " + first->first + " does not belong to a GPT-2 of " + std::to_string(shape.layers) +
+                   " layers");
   }
   return parameters;
 }
@@ -207,7 +211,8 @@ Status write_checkpoint(const fs::path& folder, const CheckpointContents& conten
   return write_at_step(folder, contents, contents.state ? std::optional(contents.state->step) : std::nullopt);
 }
 
-Result<fs::path> save_checkpoint(const fs::path& directory, int64_t step, const CheckpointContents& contents, int64_t keep) {
+Result<fs::path> save_checkpoint(const fs::path& directory, int64_t step, const CheckpointContents& contents,
+                                 int64_t keep) {
   if (step < 0 || keep < 1)
     return invalid_argument("a checkpoint of step " + std::to_string(step) + ", keeping " + std::to_string(keep));
   remove_leftovers(directory);
@@ -227,8 +232,8 @@ Result<Checkpoint> load_checkpoint(const fs::path& path) {
   SPORKLE_ASSIGN_OR_RETURN(checkpoint.parameters, read_parameters(file, checkpoint.shape));
   checkpoint.parameters_sha256 = parameters_sha256(views(checkpoint.parameters));
   if (info && info->parameters_sha256 != to_hex(checkpoint.parameters_sha256))
-    return corrupt_data(file.name() + ": its parameters have the SHA-256 " + to_hex(checkpoint.parameters_sha256) + ", " +
-                        kInfoFile + " says " + info->parameters_sha256 +
+    return corrupt_data(file.name() + ": its parameters have the SHA-256 " + to_hex(checkpoint.parameters_sha256) +
+                        ", " + kInfoFile + " says " + info->parameters_sha256 +
                         "; the file was damaged or changed after it was written");
   return checkpoint;
 }
@@ -286,7 +291,8 @@ Result<CheckpointSummary> describe_checkpoint(const fs::path& path) {
   summary.tokenizer = info ? info->tokenizer : has_tokenizer ? "bpe" : "none";
   if (info) summary.step = info->step;
   for (const StoredTensor& tensor : file.tensors()) {
-    summary.tensors.push_back({tensor.name, std::string(stored_type_name(tensor.type)), tensor.shape, tensor.bytes.size()});
+    summary.tensors.push_back(
+        {tensor.name, std::string(stored_type_name(tensor.type)), tensor.shape, tensor.bytes.size()});
     summary.size_bytes += tensor.bytes.size();
   }
   for (const OwnedTensor& tensor : checkpoint.parameters) summary.parameter_count += tensor.values.size();

@@ -30,8 +30,8 @@ constexpr std::string_view kTemporaryMark = ".tmp.";
 // ".checkpoint-00000500.tmp.<pid>.<counter>", beside `path`.
 fs::path temporary_beside(const fs::path& path) {
   static std::atomic<unsigned> counter{0};
-  return path.parent_path() / ("." + path.filename().string() + std::string(kTemporaryMark) + std::to_string(::getpid()) +
-                               "." + std::to_string(counter++));
+  return path.parent_path() / ("." + path.filename().string() + std::string(kTemporaryMark) +
+                               std::to_string(::getpid()) + "." + std::to_string(counter++));
 }
 
 std::optional<int64_t> number_in(std::string_view text) {
@@ -56,7 +56,8 @@ bool has_model(const fs::path& folder) {
 std::vector<std::pair<int64_t, fs::path>> list_checkpoints(const fs::path& directory) {
   std::vector<std::pair<int64_t, fs::path>> found;
   std::error_code error;
-  for (fs::directory_iterator entry(directory, error); !error && entry != fs::directory_iterator(); entry.increment(error)) {
+  for (fs::directory_iterator entry(directory, error); !error && entry != fs::directory_iterator();
+       entry.increment(error)) {
     if (const auto step = step_of(entry->path())) found.emplace_back(*step, entry->path());
   }
   std::sort(found.begin(), found.end());
@@ -66,7 +67,8 @@ std::vector<std::pair<int64_t, fs::path>> list_checkpoints(const fs::path& direc
 Status check_replaceable(const fs::path& folder) {
   constexpr std::array kOurs = {kModelFile, kConfigFile, kTokenizerFile, kInfoFile, kStateTensorsFile, kStateFile};
   std::error_code error;
-  for (fs::directory_iterator entry(folder, error); !error && entry != fs::directory_iterator(); entry.increment(error)) {
+  for (fs::directory_iterator entry(folder, error); !error && entry != fs::directory_iterator();
+       entry.increment(error)) {
     const std::string name = entry->path().filename().string();
     if (std::find(kOurs.begin(), kOurs.end(), name) == kOurs.end())
       return {Code::already_exists, "cannot write a checkpoint to " + folder.string() + ": it holds " + name +
@@ -156,13 +158,15 @@ void remove_old_checkpoints(const fs::path& directory, int64_t step, int64_t kee
 void remove_leftovers(const fs::path& directory) {
   std::error_code error;
   std::vector<fs::path> leftovers;
-  for (fs::directory_iterator entry(directory, error); !error && entry != fs::directory_iterator(); entry.increment(error)) {
+  for (fs::directory_iterator entry(directory, error); !error && entry != fs::directory_iterator();
+       entry.increment(error)) {
     const std::string name = entry->path().filename().string();
     const size_t mark = name.find(kTemporaryMark);
     if (!(name.starts_with(".checkpoint-") || name.starts_with(".latest")) || mark == std::string::npos) continue;
     const size_t pid_at = mark + kTemporaryMark.size();
     const auto pid = number_in(std::string_view(name).substr(pid_at, name.find('.', pid_at) - pid_at));
-    if (pid && *pid > 0 && ::kill(static_cast<pid_t>(*pid), 0) != 0 && errno == ESRCH) leftovers.push_back(entry->path());
+    if (pid && *pid > 0 && ::kill(static_cast<pid_t>(*pid), 0) != 0 && errno == ESRCH)
+      leftovers.push_back(entry->path());
   }
   for (const fs::path& leftover : leftovers) fs::remove_all(leftover, error);
 }

@@ -44,10 +44,12 @@ class Object {
   Result<int64_t> integer(const char* key, int64_t low, int64_t high) const {
     const json* value = find(key);
     if (!value) return corrupt(std::string(key) + " is missing");
-    const bool fits = value->is_number_unsigned() ? *value <= static_cast<uint64_t>(high) && (low < 0 || *value >= static_cast<uint64_t>(low))
-                                                  : value->is_number_integer() && *value >= low && *value <= high;
+    const bool fits = value->is_number_unsigned()
+                          ? *value <= static_cast<uint64_t>(high) && (low < 0 || *value >= static_cast<uint64_t>(low))
+                          : value->is_number_integer() && *value >= low && *value <= high;
     if (!fits)
-      return corrupt(std::string(key) + " is not a whole number from " + std::to_string(low) + " to " + std::to_string(high));
+      return corrupt(std::string(key) + " is not a whole number from " + std::to_string(low) + " to " +
+                     std::to_string(high));
     return value->get<int64_t>();
   }
 
@@ -87,13 +89,15 @@ Status check_gpt2_options(const Object& config) {
                                    Option{"add_cross_attention", false}, Option{"tie_word_embeddings", true}}) {
     const json* value = config.find(name);
     if (value && *value != only)
-      return config.not_supported(std::string(name) + " is " + value->dump(-1, ' ', true, json::error_handler_t::replace) +
+      return config.not_supported(std::string(name) + " is " +
+                                  value->dump(-1, ' ', true, json::error_handler_t::replace) +
                                   "; Sporkle's GPT-2 has " + (only ? "true" : "false"));
   }
   const json* activation = config.find("activation_function");
   // Two names for one function.
   if (activation && *activation != "gelu_new" && *activation != "gelu_pytorch_tanh")
-    return config.not_supported("activation_function is " + activation->dump(-1, ' ', true, json::error_handler_t::replace) +
+    return config.not_supported("activation_function is " +
+                                activation->dump(-1, ' ', true, json::error_handler_t::replace) +
                                 "; Sporkle's GPT-2 has \"gelu_new\"");
   return {};
 }
@@ -129,7 +133,8 @@ std::string gpt2_config_to_json(const Gpt2Shape& shape, std::optional<int32_t> e
 Result<Gpt2Shape> gpt2_config_from_json(std::string_view text, std::string_view name) {
   SPORKLE_ASSIGN_OR_RETURN(const Object config, Object::parse(text, name));
   SPORKLE_ASSIGN_OR_RETURN(const std::string model_type, config.string("model_type"));
-  if (model_type != "gpt2") return config.not_supported("a model of type \"" + model_type + "\"; Sporkle loads \"gpt2\"");
+  if (model_type != "gpt2")
+    return config.not_supported("a model of type \"" + model_type + "\"; Sporkle loads \"gpt2\"");
   SPORKLE_RETURN_IF_ERROR(check_gpt2_options(config));
   Gpt2Shape shape;
   SPORKLE_ASSIGN_OR_RETURN(shape.layers, config.integer("n_layer", 1, kMaxLayers));
@@ -143,7 +148,8 @@ Result<Gpt2Shape> gpt2_config_from_json(std::string_view text, std::string_view 
     return config.corrupt("layer_norm_epsilon does not lie between 0 and 1");
   if (!(shape.dropout >= 0.0 && shape.dropout < 1.0)) return config.corrupt("resid_pdrop does not lie between 0 and 1");
   if (shape.width % shape.heads != 0)
-    return config.corrupt("n_head " + std::to_string(shape.heads) + " does not divide n_embd " + std::to_string(shape.width));
+    return config.corrupt("n_head " + std::to_string(shape.heads) + " does not divide n_embd " +
+                          std::to_string(shape.width));
   if (config.find("n_inner")) {
     SPORKLE_ASSIGN_OR_RETURN(const int64_t inner, config.integer("n_inner", 1, 4 * kMaxDimension));
     if (inner != 4 * shape.width)

@@ -50,7 +50,8 @@ std::vector<std::string> names_in(const fs::path& folder) {
 }
 
 // A checkpoint of Sporkle's with its digest file gone, as if from elsewhere; `change` rewrites its tensors.
-fs::path foreign_checkpoint(const TemporaryFolder& folder, const std::function<void(std::vector<StoredTensor>&)>& change) {
+fs::path foreign_checkpoint(const TemporaryFolder& folder,
+                            const std::function<void(std::vector<StoredTensor>&)>& change) {
   static std::vector<OwnedTensor> parameters;
   parameters = make_parameters(0.5f);
   const fs::path path = folder.path() / "foreign";
@@ -93,8 +94,8 @@ TEST(CheckpointTest, SavedAndLoadedAreEqual) {
   const auto saved = save_checkpoint(folder.path() / "out", 500, contents, 3);
   ASSERT_TRUE(saved.ok()) << saved.status().to_string();
   EXPECT_EQ(saved->filename(), "checkpoint-00000500");
-  EXPECT_EQ(names_in(*saved), (std::vector<std::string>{"config.json", "model.safetensors", "sporkle.json", "state.json",
-                                                        "training_state.safetensors"}));
+  EXPECT_EQ(names_in(*saved), (std::vector<std::string>{"config.json", "model.safetensors", "sporkle.json",
+                                                        "state.json", "training_state.safetensors"}));
 
   const auto loaded = load_checkpoint(folder.path() / "out");
   ASSERT_TRUE(loaded.ok()) << loaded.status().to_string();
@@ -130,7 +131,8 @@ TEST(CheckpointTest, ABpeTokenizerTravelsAlong) {
   auto contents = contents_of(parameters);
   contents.shape.vocab_size = 256;
   contents.tokenizer = *make_bpe_tokenizer(*BpeTrainer().train(257));
-  EXPECT_NE(write_checkpoint(folder.path() / "c", contents).message().find("257 tokens for a model of 256"), std::string::npos);
+  EXPECT_NE(write_checkpoint(folder.path() / "c", contents).message().find("257 tokens for a model of 256"),
+            std::string::npos);
 
   Gpt2Shape shape = kShape;
   shape.vocab_size = 264;
@@ -158,8 +160,13 @@ TEST(CheckpointTest, ContentsAreCheckedBeforeWriting) {
     return status.message();
   };
   EXPECT_EQ(error_of([](auto& c) { c.parameters.pop_back(); }), "a checkpoint without the parameter ln_f.bias");
-  EXPECT_EQ(error_of([](auto& c) { c.parameters[0].shape = {8, 256}; }), "parameter wte.weight has shape [8, 256], not [256, 8]");
-  EXPECT_NE(error_of([](auto& c) { c.parameters.push_back({"extra", {0}, {}}); }).find("29 parameters where a GPT-2 has 28"),
+  EXPECT_EQ(error_of([](auto& c) {
+              c.parameters[0].shape = {8, 256};
+            }),
+            "parameter wte.weight has shape [8, 256], not [256, 8]");
+  EXPECT_NE(error_of([](auto& c) {
+              c.parameters.push_back({"extra", {0}, {}});
+            }).find("29 parameters where a GPT-2 has 28"),
             std::string::npos);
   EXPECT_EQ(error_of([](auto& c) { c.tokenizer = nullptr; }), "a checkpoint without a tokenizer");
   EXPECT_NE(error_of([](auto& c) { c.parameters[0].values = c.parameters[0].values.first(3); }).find("wte.weight"),
@@ -217,7 +224,8 @@ TEST(CheckpointTest, WithoutLatestTheNewestWholeOneIsFound) {
   EXPECT_EQ(find_checkpoint(folder.path())->filename(), "checkpoint-00000001");
   EXPECT_EQ(find_checkpoint(folder.path() / "none").status().code(), Code::not_found);
   fs::create_directory(folder.path() / "empty");
-  EXPECT_NE(find_checkpoint(folder.path() / "empty").status().message().find("neither model.safetensors"), std::string::npos);
+  EXPECT_NE(find_checkpoint(folder.path() / "empty").status().message().find("neither model.safetensors"),
+            std::string::npos);
 }
 
 TEST(CheckpointTest, ForeignCheckpointsLoad) {
@@ -228,7 +236,8 @@ TEST(CheckpointTest, ForeignCheckpointsLoad) {
     for (StoredTensor& tensor : tensors)
       if (tensor.name != "lm_head.weight") tensor.name = "transformer." + tensor.name;
     tensors.push_back({"transformer.h.0.attn.bias", StoredType::f32, {1, 1, 16, 16}, std::as_bytes(std::span(mask))});
-    tensors.push_back({"transformer.h.1.attn.masked_bias", StoredType::f32, {}, std::as_bytes(std::span(mask)).first(4)});
+    tensors.push_back(
+        {"transformer.h.1.attn.masked_bias", StoredType::f32, {}, std::as_bytes(std::span(mask)).first(4)});
   });
   const auto loaded = load_checkpoint(path);
   ASSERT_TRUE(loaded.ok()) << loaded.status().to_string();
@@ -241,7 +250,8 @@ TEST(CheckpointTest, HalfPrecisionLoads) {
   std::vector<uint16_t> halves(8, 0x3C00);
   const auto path = foreign_checkpoint(folder, [&](std::vector<StoredTensor>& tensors) {
     for (StoredTensor& tensor : tensors)
-      if (tensor.name == "ln_f.weight") tensor = {"ln_f.weight", StoredType::f16, {8}, std::as_bytes(std::span(halves))};
+      if (tensor.name == "ln_f.weight")
+        tensor = {"ln_f.weight", StoredType::f16, {8}, std::as_bytes(std::span(halves))};
   });
   const auto loaded = load_checkpoint(path);
   ASSERT_TRUE(loaded.ok()) << loaded.status().to_string();
@@ -261,15 +271,31 @@ TEST(CheckpointTest, WrongTensorsAreNamed) {
   };
   using Tensors = std::vector<StoredTensor>;
   has(error_of([](Tensors& t) { t.erase(t.begin() + 3); }, Code::corrupt_data), "tensor h.0.ln_1.bias is missing");
-  has(error_of([](Tensors& t) { t[0].shape = {8, 256}; }, Code::corrupt_data),
+  has(error_of(
+          [](Tensors& t) {
+            t[0].shape = {8, 256};
+          },
+          Code::corrupt_data),
       "tensor wte.weight has shape [8, 256], config.json asks for [256, 8]");
-  has(error_of([](Tensors& t) { t[2].name = "h.7.ln_1.weight"; }, Code::corrupt_data), "tensor h.0.ln_1.weight is missing");
-  has(error_of([](Tensors& t) { t.push_back({"h.2.ln_1.weight", StoredType::f32, {8}, t[2].bytes}); }, Code::corrupt_data),
+  has(error_of([](Tensors& t) { t[2].name = "h.7.ln_1.weight"; }, Code::corrupt_data),
+      "tensor h.0.ln_1.weight is missing");
+  has(error_of(
+          [](Tensors& t) {
+            t.push_back({"h.2.ln_1.weight", StoredType::f32, {8}, t[2].bytes});
+          },
+          Code::corrupt_data),
       "tensor h.2.ln_1.weight does not belong to a GPT-2 of 2 layers");
-  has(error_of([](Tensors& t) { t.push_back({"transformer.wte.weight", StoredType::f32, t[0].shape, t[0].bytes}); },
-               Code::corrupt_data),
+  has(error_of(
+          [](Tensors& t) {
+            t.push_back({"transformer.wte.weight", StoredType::f32, t[0].shape, t[0].bytes});
+          },
+          Code::corrupt_data),
       "with and without the prefix");
-  has(error_of([](Tensors& t) { t.push_back({"lm_head.weight", StoredType::f32, {16, 8}, t[1].bytes}); }, Code::unsupported),
+  has(error_of(
+          [](Tensors& t) {
+            t.push_back({"lm_head.weight", StoredType::f32, {16, 8}, t[1].bytes});
+          },
+          Code::unsupported),
       "lm_head.weight differs from wte.weight");
   has(error_of([](Tensors& t) { t[2].type = StoredType::i32; }, Code::unsupported), "\"h.0.ln_1.weight\" holds I32");
 }
@@ -287,10 +313,14 @@ TEST(CheckpointTest, OtherArchitecturesAreNamed) {
     const Status status = load_checkpoint(path).status();
     return std::string(code_name(status.code())) + " " + status.message().substr(status.message().find("config.json"));
   };
-  EXPECT_EQ(error_of("\"gpt2\"", "\"llama\""), "unsupported config.json: a model of type \"llama\"; Sporkle loads \"gpt2\"");
-  EXPECT_NE(error_of("gelu_new", "relu").find("unsupported config.json: activation_function is \"relu\""), std::string::npos);
-  EXPECT_NE(error_of("\"n_inner\": null", "\"n_inner\": 9").find("unsupported config.json: n_inner is 9"), std::string::npos);
-  EXPECT_NE(error_of("\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false").find("unsupported"), std::string::npos);
+  EXPECT_EQ(error_of("\"gpt2\"", "\"llama\""),
+            "unsupported config.json: a model of type \"llama\"; Sporkle loads \"gpt2\"");
+  EXPECT_NE(error_of("gelu_new", "relu").find("unsupported config.json: activation_function is \"relu\""),
+            std::string::npos);
+  EXPECT_NE(error_of("\"n_inner\": null", "\"n_inner\": 9").find("unsupported config.json: n_inner is 9"),
+            std::string::npos);
+  EXPECT_NE(error_of("\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false").find("unsupported"),
+            std::string::npos);
   EXPECT_NE(error_of("\"n_layer\": 2", "\"n_layer\": \"2\"").find("corrupt_data config.json: n_layer is not a whole"),
             std::string::npos);
   EXPECT_NE(error_of("\"n_layer\": 2", "\"n_layer\": 1000000").find("n_layer is not a whole number from 1 to 4096"),
@@ -417,7 +447,8 @@ TEST(CheckpointTest, AFailedWriteLeavesTheOneBefore) {
         status = save_checkpoint(folder.path(), step, contents_of(second), 1).status();
       }
       EXPECT_FALSE(status.ok()) << limit;
-      EXPECT_NE(status.message().find("checkpoint-0000000" + std::to_string(step)), std::string::npos) << status.message();
+      EXPECT_NE(status.message().find("checkpoint-0000000" + std::to_string(step)), std::string::npos)
+          << status.message();
       const auto loaded = load_checkpoint(folder.path());
       ASSERT_TRUE(loaded.ok()) << loaded.status().to_string();
       EXPECT_EQ(loaded->parameters_sha256, parameters_sha256(views(first)));

@@ -14,6 +14,9 @@ namespace {
 
 constexpr int64_t kMany = int64_t{1} << 40;
 constexpr int64_t kAny = std::numeric_limits<int64_t>::max();
+constexpr int64_t kMostTokensPerStep = int64_t{1} << 28;
+// A step of more tokens than this would not fit in any machine's memory, and its buffers not in our arithmetic.
+constexpr int64_t kMostTokensPerStep = int64_t{1} << 30;
 
 // Shortest text that reads back to the same value; always with a point or an exponent.
 std::string number_text(double value) {
@@ -66,7 +69,8 @@ Status check_data(const DataConfig& data) {
     return invalid_argument(std::string("[data] needs either path (a text file or a folder of them) or corpus") +
                             (data.path.empty() ? "; neither is set" : "; both are set"));
   if (data.tokenizer.empty())
-    return invalid_argument("[data] tokenizer is empty; \"bytes\", \"bpe\" or the path of a tokenizer.json was expected");
+    return invalid_argument(
+        "[data] tokenizer is empty; \"bytes\", \"bpe\" or the path of a tokenizer.json was expected");
   if (data.corpus.empty()) return {};
   std::string known;
   for (const NamedCorpus& corpus : named_corpora()) {
@@ -91,46 +95,59 @@ std::vector<Field> config_fields(TrainConfig& c) {
 
       {"model", "layers", IntegerField{&c.model.layers, 1, 1024}, "Transformer blocks."},
       {"model", "heads", IntegerField{&c.model.heads, 1, 1024}, "Attention heads in a block; they divide `width`."},
-      {"model", "width", IntegerField{&c.model.width, 1, 1 << 16}, "Size of the embedding and of every block's output."},
-      {"model", "context", IntegerField{&c.model.context, 1, 1 << 20}, "Tokens in a training sequence, and the most that the model sees at once."},
-      {"model", "dropout", NumberField{&c.model.dropout, 0.0, 1.0, false, true}, "Share of activations dropped in training."},
+      {"model", "width", IntegerField{&c.model.width, 1, 1 << 16},
+       "Size of the embedding and of every block's output."},
+      {"model", "context", IntegerField{&c.model.context, 1, 1 << 20},
+       "Tokens in a training sequence, and the most that the model sees at once."},
+      {"model", "dropout", NumberField{&c.model.dropout, 0.0, 1.0, false, true},
+       "Share of activations dropped in training."},
 
       {"train", "steps", IntegerField{&c.train.steps, 1, kMany}, "Optimiser steps."},
-      {"train", "tokens", IntegerField{&c.train.tokens, 0, kAny}, "Instead of `steps`: as many steps as see this many tokens. 0: not set."},
+      {"train", "tokens", IntegerField{&c.train.tokens, 0, kAny},
+       "Instead of `steps`: as many steps as see this many tokens. 0: not set."},
       {"train", "batch_size", IntegerField{&c.train.batch_size, 1, 1 << 20}, "Sequences in a forward pass."},
       {"train", "gradient_accumulation", IntegerField{&c.train.gradient_accumulation, 1, 1 << 20},
        "Forward and backward passes whose gradients are averaged in a step."},
-      {"train", "learning_rate", NumberField{&c.train.learning_rate, 0.0, 100.0, true}, "AdamW's learning rate after the warm-up."},
+      {"train", "learning_rate", NumberField{&c.train.learning_rate, 0.0, 100.0, true},
+       "AdamW's learning rate after the warm-up."},
       {"train", "min_learning_rate", NumberField{&c.train.min_learning_rate, 0.0, 100.0},
        "Where the cosine schedule ends; at most `learning_rate`."},
-      {"train", "warmup_steps", IntegerField{&c.train.warmup_steps, 0, kMany}, "Steps in which the learning rate rises from 0."},
-      {"train", "weight_decay", NumberField{&c.train.weight_decay, 0.0, 100.0}, "AdamW's decoupled decay, on matrices and embeddings only."},
+      {"train", "warmup_steps", IntegerField{&c.train.warmup_steps, 0, kMany},
+       "Steps in which the learning rate rises from 0."},
+      {"train", "weight_decay", NumberField{&c.train.weight_decay, 0.0, 100.0},
+       "AdamW's decoupled decay, on matrices and embeddings only."},
       {"train", "beta1", NumberField{&c.train.beta1, 0.0, 1.0, false, true}, "AdamW's decay of the first moment."},
       {"train", "beta2", NumberField{&c.train.beta2, 0.0, 1.0, false, true}, "AdamW's decay of the second moment."},
       {"train", "epsilon", NumberField{&c.train.epsilon, 0.0, 1.0, true}, "AdamW's addition to the denominator."},
       {"train", "gradient_clip", NumberField{&c.train.gradient_clip, 0.0, 1e9},
        "Largest norm of all gradients together; longer ones are scaled down. 0: no clipping."},
       {"train", "seed", IntegerField{&c.train.seed, 0, kAny}, "Decides initial parameters, batches and dropout."},
-      {"train", "eval_every", IntegerField{&c.train.eval_every, 0, kMany}, "Steps between validations. 0: only at the end."},
+      {"train", "eval_every", IntegerField{&c.train.eval_every, 0, kMany},
+       "Steps between validations. 0: only at the end."},
       {"train", "eval_batches", IntegerField{&c.train.eval_batches, 1, kMany}, "Batches in a validation."},
       {"train", "checkpoint_every", IntegerField{&c.train.checkpoint_every, 0, kMany},
        "Steps between checkpoints. 0: only at the end."},
-      {"train", "threads", IntegerField{&c.train.threads, 0, 4096}, "Threads that compute. 0: one for each core. Results do not depend on it."},
+      {"train", "threads", IntegerField{&c.train.threads, 0, 4096},
+       "Threads that compute. 0: one for each core. Results do not depend on it."},
       {"train", "numerics", TextField{&c.train.numerics, {"strict"}}, "`strict`: the same bits on every machine."},
 
       {"output", "directory", TextField{&c.output.directory, {}}, "Where checkpoints go."},
       {"output", "keep_checkpoints", IntegerField{&c.output.keep_checkpoints, 1, 1 << 20}, "Older ones are removed."},
 
       {"run", "inner_steps", TextField{&c.run.inner_steps, {}},
-       "Steps between two exchanges: `100`, or growing as in `2x10,5x10,20`: 2 in each of the first 10 rounds, 5 in each of the next 10, then 20."},
+       "Steps between two exchanges: `100`, or growing as in `2x10,5x10,20`: 2 in each of the first 10 rounds, 5 in "
+       "each of the next 10, then 20."},
       {"run", "outer_learning_rate", NumberField{&c.run.outer_learning_rate, 0.0, 100.0, true},
        "Learning rate of the step on averaged pseudo-gradients. 1 without momentum is plain averaging."},
       {"run", "outer_momentum", NumberField{&c.run.outer_momentum, 0.0, 1.0, false, true}, "Its Nesterov momentum."},
       {"run", "workers", IntegerField{&c.run.workers, 1, 1 << 20}, "The first round starts when so many have joined."},
-      {"run", "quorum", IntegerField{&c.run.quorum, 1, 1 << 20}, "A round does not close with fewer updates; at most `workers`."},
+      {"run", "quorum", IntegerField{&c.run.quorum, 1, 1 << 20},
+       "A round does not close with fewer updates; at most `workers`."},
       {"run", "deadline_factor", NumberField{&c.run.deadline_factor, 1.0, 1000.0},
-       "A round closes without those who need longer than this times the time expected of them, plus `minimum_deadline_s`."},
-      {"run", "minimum_deadline_s", NumberField{&c.run.minimum_deadline_s, 0.0, 86400.0}, "See `deadline_factor`; in seconds."},
+       "A round closes without those who need longer than this times the time expected of them, plus "
+       "`minimum_deadline_s`."},
+      {"run", "minimum_deadline_s", NumberField{&c.run.minimum_deadline_s, 0.0, 86400.0},
+       "See `deadline_factor`; in seconds."},
       {"run", "heartbeat_timeout_s", NumberField{&c.run.heartbeat_timeout_s, 0.0, 86400.0, true},
        "A worker silent for so many seconds counts as lost."},
       {"run", "listen", TextField{&c.run.listen, {}}, "Address and port of the coordinator. Port 0: one that is free."},
@@ -159,7 +176,8 @@ std::string Field::allowed() const {
     return text;
   };
   if (number.low_is_open)
-    return "more than " + bound(number.low) + (number.high_is_open ? ", less than " : ", at most ") + bound(number.high);
+    return "more than " + bound(number.low) + (number.high_is_open ? ", less than " : ", at most ") +
+           bound(number.high);
   return number.high_is_open ? bound(number.low) + " or more, less than " + bound(number.high)
                              : bound(number.low) + " to " + bound(number.high);
 }
@@ -185,14 +203,17 @@ Status Field::check() const {
   } else {
     const auto& number = std::get<NumberField>(value);
     const double v = *number.value;
-    fits = (number.low_is_open ? v > number.low : v >= number.low) && (number.high_is_open ? v < number.high : v <= number.high);
+    fits = (number.low_is_open ? v > number.low : v >= number.low) &&
+           (number.high_is_open ? v < number.high : v <= number.high);
   }
   if (fits) return {};
   return invalid_argument(full_name() + " is " + to_toml() + "; " + expected() + " was expected");
 }
 
 const Field& nearest_field(const std::vector<Field>& fields, std::string_view section, std::string_view name) {
-  const auto distance = [&](const Field& field) { return edit_distance(name, field.name) + (section == field.section ? 0 : 1); };
+  const auto distance = [&](const Field& field) {
+    return edit_distance(name, field.name) + (section == field.section ? 0 : 1);
+  };
   return *std::min_element(fields.begin(), fields.end(),
                            [&](const Field& a, const Field& b) { return distance(a) < distance(b); });
 }
@@ -222,8 +243,12 @@ Status validate_config(const TrainConfig& config) {
   if (config.train.min_learning_rate > config.train.learning_rate)
     return wrong("[train] min_learning_rate is " + number_text(config.train.min_learning_rate) +
                  ", more than learning_rate, which is " + number_text(config.train.learning_rate));
+  if (config.tokens_per_step() > kMostTokensPerStep)
+    return wrong("batch_size x gradient_accumulation x context is " + std::to_string(config.tokens_per_step()) +
+                 " tokens in one step; at most " + std::to_string(kMostTokensPerStep) + " are possible");
   if (config.output.directory.empty()) return wrong("[output] directory is empty");
-  if (config.run.inner_steps.empty()) return wrong("[run] inner_steps is empty; \"100\" or \"2x10,5x10,20\" was expected");
+  if (config.run.inner_steps.empty())
+    return wrong("[run] inner_steps is empty; \"100\" or \"2x10,5x10,20\" was expected");
   if (config.run.quorum > config.run.workers)
     return wrong("[run] quorum is " + std::to_string(config.run.quorum) + ", more than workers, which is " +
                  std::to_string(config.run.workers));
@@ -285,8 +310,8 @@ std::string config_markdown() {
   std::string section;
   for (const ConfigKey& key : config_keys()) {
     if (section != key.section) {
-      text += (section.empty() ? "### `[" : "\n### `[") + key.section + "]`\n\n| key | type | default | allowed | meaning |\n" +
-              "|---|---|---|---|---|\n";
+      text += (section.empty() ? "### `[" : "\n### `[") + key.section +
+              "]`\n\n| key | type | default | allowed | meaning |\n" + "|---|---|---|---|---|\n";
       section = key.section;
     }
     const std::string value = key.default_value.empty() ? "" : "`" + key.default_value + "`";

@@ -47,7 +47,7 @@ struct OptimizationConfig {
   double epsilon = 1e-8;
   double gradient_clip = 1.0;  // 0: off
   int64_t seed = 1;
-  int64_t eval_every = 100;    // steps; 0: only at the end
+  int64_t eval_every = 100;  // steps; 0: only at the end
   int64_t eval_batches = 20;
   int64_t checkpoint_every = 500;  // steps; 0: only at the end
   int64_t threads = 0;             // 0: one for each core

@@ -86,9 +86,12 @@ TEST(ConfigTest, RangesAreChecked) {
   EXPECT_EQ(error_of(std::string(kData) + "[model]\nlayers = 0\n"),
             "run.toml:4: [model] layers is 0; an integer (1 to 1024) was expected");
   EXPECT_NE(error_of(std::string(kData) + "[model]\ndropout = 1.0\n").find("dropout is 1.0"), std::string::npos);
-  EXPECT_NE(error_of(std::string(kData) + "[train]\nlearning_rate = 0.0\n").find("learning_rate is 0.0"), std::string::npos);
-  EXPECT_NE(error_of(std::string(kData) + "[train]\nlearning_rate = nan\n").find("learning_rate is nan"), std::string::npos);
-  EXPECT_NE(error_of(std::string(kData) + "[train]\nnumerics = \"fast\"\n").find("a string (\"strict\")"), std::string::npos);
+  EXPECT_NE(error_of(std::string(kData) + "[train]\nlearning_rate = 0.0\n").find("learning_rate is 0.0"),
+            std::string::npos);
+  EXPECT_NE(error_of(std::string(kData) + "[train]\nlearning_rate = nan\n").find("learning_rate is nan"),
+            std::string::npos);
+  EXPECT_NE(error_of(std::string(kData) + "[train]\nnumerics = \"fast\"\n").find("a string (\"strict\")"),
+            std::string::npos);
   EXPECT_NE(error_of("[data]\ncorpus = \"kjv\"\nvalidation_fraction = 1.0\n").find("less than 1"), std::string::npos);
 }
 
@@ -102,8 +105,13 @@ TEST(ConfigTest, KeysThatDoNotFitTogether) {
             "run.toml:5: [train] has both steps and tokens; set one of them");
   EXPECT_NE(error_of(std::string(kData) + "[train]\nmin_learning_rate = 1.0\n").find("more than learning_rate"),
             std::string::npos);
-  EXPECT_NE(error_of(std::string(kData) + "[output]\ndirectory = \"\"\n").find("directory is empty"), std::string::npos);
-  EXPECT_NE(error_of(std::string(kData) + "[run]\ninner_steps = \"\"\n").find("inner_steps is empty"), std::string::npos);
+  EXPECT_NE(error_of(std::string(kData) + "[train]\nbatch_size = 1048576\ngradient_accumulation = 1000\n")
+                .find("tokens in one step"),
+            std::string::npos);
+  EXPECT_NE(error_of(std::string(kData) + "[output]\ndirectory = \"\"\n").find("directory is empty"),
+            std::string::npos);
+  EXPECT_NE(error_of(std::string(kData) + "[run]\ninner_steps = \"\"\n").find("inner_steps is empty"),
+            std::string::npos);
   EXPECT_NE(error_of(std::string(kData) + "[run]\nquorum = 2\n").find("more than workers"), std::string::npos);
   for (const char* listen : {"nowhere", ":80", "0.0.0.0:", "0.0.0.0:99999", "0.0.0.0:80x", "0.0.0.0:-1"})
     EXPECT_NE(error_of(std::string(kData) + "[run]\nlisten = \"" + listen + "\"\n").find("a port from 0 to 65535"),

@@ -1,7 +1,8 @@
 // Reading a config: TOML to TrainConfig through the table of keys.
+#include <toml++/toml.h>
+
 #include <cmath>
 #include <sstream>
-#include <toml++/toml.h>
 
 #include "base/file.h"
 #include "train/config.h"
@@ -62,11 +63,13 @@ class ConfigReader {
         if (section_name == candidate.section && key.str() == candidate.name) field = &candidate;
       if (!field) {
         const Field& nearest = nearest_field(fields_, section_name, key.str());
-        return at(key, "unknown key \"" + std::string(key.str()) + "\" in [" + section_name + "]; did you mean " +
-                           (section_name == nearest.section ? "\"" + std::string(nearest.name) + "\"" : nearest.full_name()) +
-                           "?");
+        return at(
+            key, "unknown key \"" + std::string(key.str()) + "\" in [" + section_name + "]; did you mean " +
+                     (section_name == nearest.section ? "\"" + std::string(nearest.name) + "\"" : nearest.full_name()) +
+                     "?");
       }
-      if (!store(*field, node)) return at(key, field->full_name() + " is " + found_text(node) + "; " + field->expected() + " was expected");
+      if (!store(*field, node))
+        return at(key, field->full_name() + " is " + found_text(node) + "; " + field->expected() + " was expected");
       const Status in_range = field->check();
       if (!in_range.ok()) return at(key, in_range.message());
     }

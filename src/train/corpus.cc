@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 
 struct CorpusRow {
   NamedCorpus corpus;
-  fs::path source;      // what the package installs
+  fs::path source;        // what the package installs
   std::string_view file;  // in the cache; the number goes up when `decode` gives other text
   Result<std::string> (*decode)(std::span<const std::byte>);
 };
@@ -37,28 +37,39 @@ struct Book {
   std::string_view name;
 };
 constexpr std::array kBooks = {
-    Book{"Ge", "Genesis"},        Book{"Exo", "Exodus"},         Book{"Lev", "Leviticus"},
-    Book{"Num", "Numbers"},       Book{"Deu", "Deuteronomy"},    Book{"Josh", "Joshua"},
-    Book{"Jdgs", "Judges"},       Book{"Ruth", "Ruth"},          Book{"1Sm", "1 Samuel"},
-    Book{"2Sm", "2 Samuel"},      Book{"1Ki", "1 Kings"},        Book{"2Ki", "2 Kings"},
-    Book{"1Chr", "1 Chronicles"}, Book{"2Chr", "2 Chronicles"},  Book{"Ezra", "Ezra"},
-    Book{"Neh", "Nehemiah"},      Book{"Est", "Esther"},         Book{"Job", "Job"},
-    Book{"Psa", "Psalm"},         Book{"Prv", "Proverbs"},       Book{"Eccl", "Ecclesiastes"},
-    Book{"SSol", "Song of Solomon"}, Book{"Isa", "Isaiah"},      Book{"Jer", "Jeremiah"},
-    Book{"Lam", "Lamentations"},  Book{"Eze", "Ezekiel"},        Book{"Dan", "Daniel"},
-    Book{"Hos", "Hosea"},         Book{"Joel", "Joel"},          Book{"Amos", "Amos"},
-    Book{"Obad", "Obadiah"},      Book{"Jonah", "Jonah"},        Book{"Mic", "Micah"},
-    Book{"Nahum", "Nahum"},       Book{"Hab", "Habakkuk"},       Book{"Zep", "Zephaniah"},
-    Book{"Hag", "Haggai"},        Book{"Zec", "Zechariah"},      Book{"Mal", "Malachi"},
-    Book{"Mat", "Matthew"},       Book{"Mark", "Mark"},          Book{"Luke", "Luke"},
-    Book{"John", "John"},         Book{"Acts", "Acts"},          Book{"Rom", "Romans"},
-    Book{"1Cor", "1 Corinthians"}, Book{"2Cor", "2 Corinthians"}, Book{"Gal", "Galatians"},
-    Book{"Eph", "Ephesians"},     Book{"Phi", "Philippians"},    Book{"Col", "Colossians"},
-    Book{"1Th", "1 Thessalonians"}, Book{"2Th", "2 Thessalonians"}, Book{"1Tim", "1 Timothy"},
-    Book{"2Tim", "2 Timothy"},    Book{"Titus", "Titus"},        Book{"Phmn", "Philemon"},
-    Book{"Heb", "Hebrews"},       Book{"Jas", "James"},          Book{"1Pet", "1 Peter"},
-    Book{"2Pet", "2 Peter"},      Book{"1Jn", "1 John"},         Book{"2Jn", "2 John"},
-    Book{"3Jn", "3 John"},        Book{"Jude", "Jude"},          Book{"Rev", "Revelation"},
+    Book{"Ge", "Genesis"},          Book{"Exo", "Exodus"},
+    Book{"Lev", "Leviticus"},       Book{"Num", "Numbers"},
+    Book{"Deu", "Deuteronomy"},     Book{"Josh", "Joshua"},
+    Book{"Jdgs", "Judges"},         Book{"Ruth", "Ruth"},
+    Book{"1Sm", "1 Samuel"},        Book{"2Sm", "2 Samuel"},
+    Book{"1Ki", "1 Kings"},         Book{"2Ki", "2 Kings"},
+    Book{"1Chr", "1 Chronicles"},   Book{"2Chr", "2 Chronicles"},
+    Book{"Ezra", "Ezra"},           Book{"Neh", "Nehemiah"},
+    Book{"Est", "Esther"},          Book{"Job", "Job"},
+    Book{"Psa", "Psalm"},           Book{"Prv", "Proverbs"},
+    Book{"Eccl", "Ecclesiastes"},   Book{"SSol", "Song of Solomon"},
+    Book{"Isa", "Isaiah"},          Book{"Jer", "Jeremiah"},
+    Book{"Lam", "Lamentations"},    Book{"Eze", "Ezekiel"},
+    Book{"Dan", "Daniel"},          Book{"Hos", "Hosea"},
+    Book{"Joel", "Joel"},           Book{"Amos", "Amos"},
+    Book{"Obad", "Obadiah"},        Book{"Jonah", "Jonah"},
+    Book{"Mic", "Micah"},           Book{"Nahum", "Nahum"},
+    Book{"Hab", "Habakkuk"},        Book{"Zep", "Zephaniah"},
+    Book{"Hag", "Haggai"},          Book{"Zec", "Zechariah"},
+    Book{"Mal", "Malachi"},         Book{"Mat", "Matthew"},
+    Book{"Mark", "Mark"},           Book{"Luke", "Luke"},
+    Book{"John", "John"},           Book{"Acts", "Acts"},
+    Book{"Rom", "Romans"},          Book{"1Cor", "1 Corinthians"},
+    Book{"2Cor", "2 Corinthians"},  Book{"Gal", "Galatians"},
+    Book{"Eph", "Ephesians"},       Book{"Phi", "Philippians"},
+    Book{"Col", "Colossians"},      Book{"1Th", "1 Thessalonians"},
+    Book{"2Th", "2 Thessalonians"}, Book{"1Tim", "1 Timothy"},
+    Book{"2Tim", "2 Timothy"},      Book{"Titus", "Titus"},
+    Book{"Phmn", "Philemon"},       Book{"Heb", "Hebrews"},
+    Book{"Jas", "James"},           Book{"1Pet", "1 Peter"},
+    Book{"2Pet", "2 Peter"},        Book{"1Jn", "1 John"},
+    Book{"2Jn", "2 John"},          Book{"3Jn", "3 John"},
+    Book{"Jude", "Jude"},           Book{"Rev", "Revelation"},
 };
 
 std::optional<std::string_view> book_name(std::string_view short_name) {
@@ -110,8 +121,7 @@ std::optional<std::string> decode_lzw(std::span<const std::byte> data, size_t ma
       previous = kNone;
       continue;
     }
-    if (code > next_free || (code == next_free && previous == kNone))
-      return std::nullopt;
+    if (code > next_free || (code == next_free && previous == kNone)) return std::nullopt;
     // The code being defined right now: the previous text and its own first byte once more.
     const bool is_new = code == next_free && code > 255;
     reversed.clear();
@@ -166,13 +176,14 @@ const std::vector<NamedCorpus>& named_corpora() {
   return corpora;
 }
 
-// bible.data: "EC02", a label, then from byte 84 on big-endian u32: the size of a window of text, the number of windows,
-// and where each window's LZW stream begins, one more for the end. The text has a title line, then lines such as
-// "Ge1:1 In the beginning God created the heaven and the earth."
+// bible.data: "EC02", a label, then from byte 84 on big-endian u32: the size of a window of text, the number of
+// windows, and where each window's LZW stream begins, one more for the end. The text has a title line, then lines such
+// as "Ge1:1 In the beginning God created the heaven and the earth."
 Result<std::string> decode_bible_data(std::span<const std::byte> data) {
   constexpr size_t kTable = 84;
   const auto corrupt = [](const std::string& what) { return corrupt_data("bible.data is damaged: " + what); };
-  if (data.size() < kTable + 8 || std::memcmp(data.data(), "EC02", 4) != 0) return corrupt("it does not begin with EC02");
+  if (data.size() < kTable + 8 || std::memcmp(data.data(), "EC02", 4) != 0)
+    return corrupt("it does not begin with EC02");
   const uint64_t window_size = big_endian_u32(data, kTable);
   const uint64_t windows = big_endian_u32(data, kTable + 4);
   if (window_size > 1 << 20 || windows > 1 << 16 || kTable + 8 + (windows + 1) * 4 > data.size())
@@ -238,7 +249,7 @@ Result<fs::path> corpus_file(std::string_view name) {
   return invalid_argument("unknown corpus \"" + std::string(name) + "\"; there are: " + known);
 }
 
-Result<Corpus> open_corpus(const fs::path& path) {
+Result<Corpus> open_corpus(const fs::path& path, const PrepareProgress& progress) {
   Corpus corpus;
   corpus.name = path.string();
   std::error_code error;
@@ -250,6 +261,11 @@ Result<Corpus> open_corpus(const fs::path& path) {
   } else {
     corpus.files = {path};
   }
+  uint64_t expected_bytes = 0;
+  for (const fs::path& file : corpus.files) {
+    const uint64_t size = fs::file_size(file, error);
+    if (!error) expected_bytes += size;
+  }
   Sha256 hash;
   for (const fs::path& file : corpus.files) {
     SPORKLE_ASSIGN_OR_RETURN(const std::string text, read_file(file));
@@ -260,16 +276,17 @@ Result<Corpus> open_corpus(const fs::path& path) {
     hash.update(std::as_bytes(std::span(&size, 1)));
     hash.update(text);
     corpus.size_bytes += size;
+    if (progress) progress("reading", corpus.size_bytes, expected_bytes);
   }
   if (corpus.size_bytes == 0) return invalid_argument("there is no text in " + path.string() + ": it is empty");
   corpus.sha256 = hash.finish();
   return corpus;
 }
 
-Result<Corpus> open_corpus(const DataConfig& config) {
-  if (config.corpus.empty()) return open_corpus(fs::path(config.path));
+Result<Corpus> open_corpus(const DataConfig& config, const PrepareProgress& progress) {
+  if (config.corpus.empty()) return open_corpus(fs::path(config.path), progress);
   SPORKLE_ASSIGN_OR_RETURN(const fs::path file, corpus_file(config.corpus));
-  SPORKLE_ASSIGN_OR_RETURN(Corpus corpus, open_corpus(file));
+  SPORKLE_ASSIGN_OR_RETURN(Corpus corpus, open_corpus(file, progress));
   corpus.name = config.corpus;
   return corpus;
 }

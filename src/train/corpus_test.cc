@@ -61,7 +61,8 @@ TEST(CorpusTest, BadTextIsNamed) {
   const auto bad = folder.file("t/latin1.txt", "caf\xE9 au lait");
   const Status status = open_corpus(folder.path() / "t").status();
   EXPECT_EQ(status.code(), Code::invalid_argument);
-  EXPECT_NE(status.message().find(bad.string() + " is not UTF-8 text: bad byte at offset 3"), std::string::npos) << status.message();
+  EXPECT_NE(status.message().find(bad.string() + " is not UTF-8 text: bad byte at offset 3"), std::string::npos)
+      << status.message();
 
   EXPECT_EQ(open_corpus(folder.file("empty.txt", "")).status().code(), Code::invalid_argument);
   EXPECT_NE(open_corpus(folder.path() / "empty.txt").status().message().find("it is empty"), std::string::npos);
@@ -89,10 +90,12 @@ TEST(CorpusTest, TheKingJamesBible) {
   ASSERT_TRUE(corpus.ok()) << corpus.status().to_string();
   const std::string text = documents(*corpus)[0];
   EXPECT_GT(text.size(), 4'000'000u);
-  EXPECT_TRUE(text.starts_with("Genesis 1\nIn the beginning God created the heaven and the earth.\nAnd the earth was "));
+  EXPECT_TRUE(
+      text.starts_with("Genesis 1\nIn the beginning God created the heaven and the earth.\nAnd the earth was "));
   EXPECT_NE(text.find("\n\nPsalm 23\nThe LORD is my shepherd; I shall not want.\n"), std::string::npos);
   EXPECT_TRUE(text.ends_with("\nThe grace of our Lord Jesus Christ be with you all. Amen.\n"));
-  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 31102 + 1189 + 1188);  // verses, headings, lines between chapters
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'),
+            31102 + 1189 + 1188);  // verses, headings, lines between chapters
   EXPECT_EQ(text.find("  "), std::string::npos);
   // From the cache the second time.
   EXPECT_EQ(open_corpus(config)->sha256, corpus->sha256);
@@ -104,7 +107,8 @@ TEST(CorpusTest, DamagedBibleDataIsFound) {
   if (!file.ok()) GTEST_SKIP() << "bible-kjv-text is not installed";
   const auto bytes = file->bytes();
   EXPECT_NE(decode_bible_data(bytes.first(100)).status().message().find("table"), std::string::npos);
-  EXPECT_NE(decode_bible_data(bytes.first(bytes.size() / 2)).status().message().find("outside the file"), std::string::npos);
+  EXPECT_NE(decode_bible_data(bytes.first(bytes.size() / 2)).status().message().find("outside the file"),
+            std::string::npos);
   std::vector<std::byte> flipped(bytes.begin(), bytes.begin() + 30000);
   flipped[0] ^= std::byte{1};
   EXPECT_EQ(decode_bible_data(flipped).status().code(), Code::corrupt_data);

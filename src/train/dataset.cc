@@ -20,10 +20,10 @@ uint64_t random_word(uint64_t seed, uint64_t step, uint64_t row) { return mix(mi
 
 }  // namespace
 
-Result<Dataset> Dataset::open(const DataConfig& config, int64_t context) {
-  SPORKLE_ASSIGN_OR_RETURN(const Corpus corpus, open_corpus(config));
-  SPORKLE_ASSIGN_OR_RETURN(TokenizerPtr tokenizer, prepare_tokenizer(config, corpus));
-  SPORKLE_ASSIGN_OR_RETURN(TokenFile tokens, cached_token_file(corpus, *tokenizer));
+Result<Dataset> Dataset::open(const DataConfig& config, int64_t context, const PrepareProgress& progress) {
+  SPORKLE_ASSIGN_OR_RETURN(const Corpus corpus, open_corpus(config, progress));
+  SPORKLE_ASSIGN_OR_RETURN(TokenizerPtr tokenizer, prepare_tokenizer(config, corpus, progress));
+  SPORKLE_ASSIGN_OR_RETURN(TokenFile tokens, cached_token_file(corpus, *tokenizer, progress));
   return split(std::move(tokens), std::move(tokenizer), context, config.validation_fraction);
 }
 
@@ -35,7 +35,8 @@ Result<Dataset> Dataset::open_for_evaluation(const Corpus& corpus, TokenizerPtr 
 Result<Dataset> Dataset::split(TokenFile tokens, TokenizerPtr tokenizer, int64_t context, double validation_fraction) {
   if (context < 1) return invalid_argument("a context of " + std::to_string(context) + " tokens; it must be 1 or more");
   if (!(validation_fraction >= 0.0 && validation_fraction <= 1.0))
-    return invalid_argument("a validation fraction of " + std::to_string(validation_fraction) + "; it lies from 0 to 1");
+    return invalid_argument("a validation fraction of " + std::to_string(validation_fraction) +
+                            "; it lies from 0 to 1");
   if (tokens.info().vocab_size > tokenizer->vocab_size())
     return invalid_argument("the token file was made with a vocabulary of " + std::to_string(tokens.info().vocab_size) +
                             " tokens, the tokenizer has " + std::to_string(tokenizer->vocab_size()));
@@ -49,8 +50,8 @@ Result<Dataset> Dataset::split(TokenFile tokens, TokenizerPtr tokenizer, int64_t
   const auto check = [&](const char* part, TokenRange range) -> Status {
     if (range.size() >= window) return {};
     return invalid_argument("too little text: the " + std::string(part) + " part has " + std::to_string(range.size()) +
-                            " of all " + std::to_string(count) + " tokens, and a context of " + std::to_string(context) +
-                            " needs " + std::to_string(window) +
+                            " of all " + std::to_string(count) + " tokens, and a context of " +
+                            std::to_string(context) + " needs " + std::to_string(window) +
                             "; use more text, another validation_fraction or a shorter context");
   };
   if (validation_fraction < 1.0) SPORKLE_RETURN_IF_ERROR(check("training", dataset.training_));

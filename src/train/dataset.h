@@ -27,7 +27,7 @@ struct TokenRange {
 class Dataset {
  public:
   // Corpus, tokenizer and token file as the config says, from the caches where they are there.
-  static Result<Dataset> open(const DataConfig& config, int64_t context);
+  static Result<Dataset> open(const DataConfig& config, int64_t context, const PrepareProgress& progress = {});
   // The same with a given tokenizer, for `sporkle eval` of a checkpoint: everything in it is validation().
   static Result<Dataset> open_for_evaluation(const Corpus& corpus, TokenizerPtr tokenizer, int64_t context);
   // invalid_argument when a part holds no window of context + 1 tokens. A fraction of 1 leaves no training part.
@@ -42,13 +42,13 @@ class Dataset {
   // Part `index` of `count` nearly equal parts of training(). invalid_argument when it is too small for a window.
   Result<TokenRange> shard(int64_t index, int64_t count) const;
 
-  // Fills inputs and targets, rows x context each, targets one token ahead: rows first_row, first_row + 1, ... of `step`.
-  // `range` holds at least context + 1 tokens.
+  // Fills inputs and targets, rows x context each, targets one token ahead: rows first_row, first_row + 1, ... of
+  // `step`. `range` holds at least context + 1 tokens.
   void batch(TokenRange range, uint64_t seed, uint64_t step, uint64_t first_row, std::span<int32_t> inputs,
              std::span<int32_t> targets) const;
 
-  // Evaluation goes through consecutive windows, each predicting its `context` tokens once. What is left over at the end
-  // of the range is not predicted.
+  // Evaluation goes through consecutive windows, each predicting its `context` tokens once. What is left over at the
+  // end of the range is not predicted.
   int64_t window_count(TokenRange range) const;
   // Windows first, first + 1, ... below window_count, rows x context.
   void windows(TokenRange range, int64_t first, std::span<int32_t> inputs, std::span<int32_t> targets) const;

@@ -231,13 +231,15 @@ TEST_F(DamagedTokenFileTest, EveryFieldIsChecked) {
   EXPECT_NE(error_of(with(16, "\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF")).find("cut short"), std::string::npos);
   EXPECT_NE(error_of(with(32, std::string(4, '\0'))).find("vocabulary size 0"), std::string::npos);
   EXPECT_NE(error_of(with(32, "\xFF\xFF\xFF\xFF")).find("vocabulary size"), std::string::npos);
-  EXPECT_NE(error_of(with(128, std::string("\x00\x01", 2))).find("token 256 in a vocabulary of 256"), std::string::npos);
+  EXPECT_NE(error_of(with(128, std::string("\x00\x01", 2))).find("token 256 in a vocabulary of 256"),
+            std::string::npos);
 }
 
 TEST_F(DamagedTokenFileTest, TheCacheIsMadeAnew) {
   ASSERT_TRUE(cached_token_file(corpus_, *byte_tokenizer()).ok());
   std::vector<std::filesystem::path> files;
-  for (const auto& entry : std::filesystem::directory_iterator(cache_directory() / "tokens")) files.push_back(entry.path());
+  for (const auto& entry : std::filesystem::directory_iterator(cache_directory() / "tokens"))
+    files.push_back(entry.path());
   ASSERT_EQ(files.size(), 1u);
   ASSERT_TRUE(write_file_atomically(files[0], content_.substr(0, 140)).ok());
   const auto again = cached_token_file(corpus_, *byte_tokenizer());

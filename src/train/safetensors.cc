@@ -26,10 +26,10 @@ struct TypeRow {
   size_t size;
 };
 constexpr std::array kTypes = {
-    TypeRow{StoredType::f64, "F64", 8},  TypeRow{StoredType::f32, "F32", 4},    TypeRow{StoredType::f16, "F16", 2},
-    TypeRow{StoredType::bf16, "BF16", 2}, TypeRow{StoredType::i64, "I64", 8},   TypeRow{StoredType::i32, "I32", 4},
-    TypeRow{StoredType::i16, "I16", 2},  TypeRow{StoredType::i8, "I8", 1},      TypeRow{StoredType::u64, "U64", 8},
-    TypeRow{StoredType::u32, "U32", 4},  TypeRow{StoredType::u16, "U16", 2},    TypeRow{StoredType::u8, "U8", 1},
+    TypeRow{StoredType::f64, "F64", 8},      TypeRow{StoredType::f32, "F32", 4}, TypeRow{StoredType::f16, "F16", 2},
+    TypeRow{StoredType::bf16, "BF16", 2},    TypeRow{StoredType::i64, "I64", 8}, TypeRow{StoredType::i32, "I32", 4},
+    TypeRow{StoredType::i16, "I16", 2},      TypeRow{StoredType::i8, "I8", 1},   TypeRow{StoredType::u64, "U64", 8},
+    TypeRow{StoredType::u32, "U32", 4},      TypeRow{StoredType::u16, "U16", 2}, TypeRow{StoredType::u8, "U8", 1},
     TypeRow{StoredType::boolean, "BOOL", 1},
 };
 
@@ -65,8 +65,10 @@ class HeaderHandler final : public nlohmann::json_sax<nlohmann::json> {
   bool number_unsigned(uint64_t value) override {
     if (place_ == Place::shape) {
       auto& shape = entries.back().tensor.shape;
-      if (shape.size() == kMaxDimensions) return fail("has more than " + std::to_string(kMaxDimensions) + " dimensions");
-      if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return fail("has an impossible dimension");
+      if (shape.size() == kMaxDimensions)
+        return fail("has more than " + std::to_string(kMaxDimensions) + " dimensions");
+      if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
+        return fail("has an impossible dimension");
       shape.push_back(static_cast<int64_t>(value));
       return true;
     }
@@ -286,9 +288,12 @@ const StoredTensor* SafetensorsFile::find(std::string_view tensor) const {
 
 Result<std::vector<float>> to_f32(const StoredTensor& tensor) {
   switch (tensor.type) {
-    case StoredType::f32: return convert_all<float>(tensor.bytes, [](float value) { return value; });
-    case StoredType::f64: return convert_all<double>(tensor.bytes, [](double value) { return static_cast<float>(value); });
-    case StoredType::f16: return convert_all<uint16_t>(tensor.bytes, half_to_float);
+    case StoredType::f32:
+      return convert_all<float>(tensor.bytes, [](float value) { return value; });
+    case StoredType::f64:
+      return convert_all<double>(tensor.bytes, [](double value) { return static_cast<float>(value); });
+    case StoredType::f16:
+      return convert_all<uint16_t>(tensor.bytes, half_to_float);
     case StoredType::bf16:
       return convert_all<uint16_t>(
           tensor.bytes, [](uint16_t value) { return std::bit_cast<float>(static_cast<uint32_t>(value) << 16); });
@@ -307,7 +312,8 @@ Status write_safetensors(const std::filesystem::path& path, std::vector<StoredTe
   uint64_t offset = 0;
   for (const StoredTensor& tensor : tensors) {
     if (tensor.name.empty() || header.contains(tensor.name))
-      return invalid_argument(path.string() + ": tensor name \"" + tensor.name + "\" is empty, reserved or there twice");
+      return invalid_argument(path.string() + ": tensor name \"" + tensor.name +
+                              "\" is empty, reserved or there twice");
     if (size_in_bytes(tensor.type, tensor.shape) != tensor.bytes.size() || tensor.shape.size() > kMaxDimensions)
       return invalid_argument(path.string() + ": tensor \"" + tensor.name + "\" of shape " + shape_text(tensor.shape) +
                               " has " + std::to_string(tensor.bytes.size()) + " bytes");

@@ -21,7 +21,9 @@ std::string with_header(const std::string& header, size_t data_bytes) {
   return file + header + std::string(data_bytes, '\0');
 }
 
-std::span<const std::byte> bytes_of(std::string_view text) { return std::as_bytes(std::span(text.data(), text.size())); }
+std::span<const std::byte> bytes_of(std::string_view text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
 
 std::string error_of(const std::string& file) {
   const auto parsed = SafetensorsFile::parse(bytes_of(file), "m.safetensors");
@@ -31,7 +33,8 @@ std::string error_of(const std::string& file) {
   return parsed.status().message();
 }
 
-std::string tensor(const std::string& name, const std::string& type, const std::string& shape, const std::string& offsets) {
+std::string tensor(const std::string& name, const std::string& type, const std::string& shape,
+                   const std::string& offsets) {
   return "\"" + name + R"(":{"dtype":")" + type + R"(","shape":)" + shape + R"(,"data_offsets":)" + offsets + "}";
 }
 
@@ -103,9 +106,10 @@ TEST(SafetensorsTest, ConvertsOtherFloatingPointTypes) {
 
 TEST(SafetensorsTest, AFileByAnotherWriterIsRead) {
   // Spaces after the header and the data in another order than the names, as the format allows.
-  const std::string file = with_header("{" + tensor("b", "F32", "[2]", "[0,8]") + "," + tensor("a", "BOOL", "[1,1]", "[8,9]") +
-                                           R"(,"__metadata__":{"k":"v"}})" + "   ",
-                                       9);
+  const std::string file =
+      with_header("{" + tensor("b", "F32", "[2]", "[0,8]") + "," + tensor("a", "BOOL", "[1,1]", "[8,9]") +
+                      R"(,"__metadata__":{"k":"v"}})" + "   ",
+                  9);
   const auto parsed = SafetensorsFile::parse(bytes_of(file), "m");
   ASSERT_TRUE(parsed.ok()) << parsed.status().to_string();
   EXPECT_EQ(parsed->find("a")->type, StoredType::boolean);

@@ -18,7 +18,7 @@ static_assert(std::endian::native == std::endian::little, "the format is little-
 constexpr char kMagic[8] = {'S', 'P', 'K', 'T', 'O', 'K', 'E', 'N'};
 constexpr uint32_t kVersion = 1;
 // Text is encoded in parts of about this size, so that memory does not grow with the corpus.
-constexpr size_t kPartBytes = 4 << 20;
+constexpr size_t kPartBytes = 1 << 20;
 
 struct Header {
   char magic[8];
@@ -70,7 +70,8 @@ std::string short_hex(const Digest& digest) { return to_hex(digest).substr(0, 32
 Result<TokenFile> TokenFile::parse(std::span<const std::byte> bytes, std::string_view name) {
   const auto corrupt = [&](const std::string& what) { return corrupt_data(std::string(name) + ": " + what); };
   Header header;
-  if (bytes.size() < sizeof header) return corrupt("too short for a token file: " + std::to_string(bytes.size()) + " bytes");
+  if (bytes.size() < sizeof header)
+    return corrupt("too short for a token file: " + std::to_string(bytes.size()) + " bytes");
   std::memcpy(&header, bytes.data(), sizeof header);
   if (std::memcmp(header.magic, kMagic, sizeof kMagic) != 0) return corrupt("not a token file");
   if (header.version != kVersion)
@@ -121,7 +122,8 @@ void TokenFile::read(uint64_t begin, std::span<int32_t> out) const {
   }
 }
 
-Status write_token_file(const fs::path& path, const Corpus& corpus, const Tokenizer& tokenizer) {
+Status write_token_file(const fs::path& path, const Corpus& corpus, const Tokenizer& tokenizer,
+                        const PrepareProgress& progress) {
   Header header{};
   std::memcpy(header.magic, kMagic, sizeof kMagic);
   header.version = kVersion;
@@ -133,6 +135,7 @@ Status write_token_file(const fs::path& path, const Corpus& corpus, const Tokeni
   SPORKLE_ASSIGN_OR_RETURN(FileWriter writer, FileWriter::create(path));
   SPORKLE_RETURN_IF_ERROR(writer.write(std::as_bytes(std::span(&header, 1))));
   std::vector<int32_t> ids;
+  uint64_t encoded_bytes = 0;
   const Status encoded = for_each_document(corpus, [&](std::string_view text) -> Status {
     ids.clear();
     if (header.count > 0 && tokenizer.end_of_text()) ids.push_back(*tokenizer.end_of_text());
@@ -145,6 +148,8 @@ Status write_token_file(const fs::path& path, const Corpus& corpus, const Tokeni
       SPORKLE_RETURN_IF_ERROR(header.bytes_per_token == 2 ? write_tokens<uint16_t>(writer, ids)
                                                           : write_tokens<uint32_t>(writer, ids));
       ids.clear();
+      encoded_bytes += cut;
+      if (progress) progress("tokenizing", encoded_bytes, corpus.size_bytes);
     }
     return {};
   });
@@ -153,7 +158,7 @@ Status write_token_file(const fs::path& path, const Corpus& corpus, const Tokeni
   return writer.commit();
 }
 
-Result<TokenFile> cached_token_file(const Corpus& corpus, const Tokenizer& tokenizer) {
+Result<TokenFile> cached_token_file(const Corpus& corpus, const Tokenizer& tokenizer, const PrepareProgress& progress) {
   SPORKLE_ASSIGN_OR_RETURN(const fs::path folder, cache_folder("tokens"));
   const fs::path path = folder / (short_hex(corpus.sha256) + "-" + short_hex(tokenizer.digest()) + ".tokens");
   const auto fits = [&](const TokenFile& file) {
@@ -161,22 +166,24 @@ Result<TokenFile> cached_token_file(const Corpus& corpus, const Tokenizer& token
            file.info().vocab_size == tokenizer.vocab_size();
   };
   if (auto file = TokenFile::open(path); file.ok() && fits(*file)) return file;
-  SPORKLE_RETURN_IF_ERROR(write_token_file(path, corpus, tokenizer));
+  SPORKLE_RETURN_IF_ERROR(write_token_file(path, corpus, tokenizer, progress));
   return TokenFile::open(path);
 }
 
-Result<TokenizerPtr> prepare_tokenizer(const DataConfig& config, const Corpus& corpus) {
+Result<TokenizerPtr> prepare_tokenizer(const DataConfig& config, const Corpus& corpus,
+                                       const PrepareProgress& progress) {
   if (config.tokenizer == "bytes") return byte_tokenizer();
   if (config.tokenizer != "bpe") return load_tokenizer(config.tokenizer);
   SPORKLE_ASSIGN_OR_RETURN(const fs::path folder, cache_folder("tokenizers"));
-  const fs::path path = folder / ("bpe1-" + std::to_string(config.vocab_size) + "-" + short_hex(corpus.sha256) + ".json");
+  const fs::path path =
+      folder / ("bpe1-" + std::to_string(config.vocab_size) + "-" + short_hex(corpus.sha256) + ".json");
   if (auto tokenizer = load_tokenizer(path); tokenizer.ok()) return tokenizer;
   BpeTrainer trainer;
   SPORKLE_RETURN_IF_ERROR(for_each_document(corpus, [&](std::string_view text) -> Status {
     trainer.add(text);
     return {};
   }));
-  SPORKLE_ASSIGN_OR_RETURN(BpeModel model, trainer.train(config.vocab_size));
+  SPORKLE_ASSIGN_OR_RETURN(BpeModel model, trainer.train(config.vocab_size, progress));
   SPORKLE_ASSIGN_OR_RETURN(TokenizerPtr tokenizer, make_bpe_tokenizer(std::move(model)));
   SPORKLE_RETURN_IF_ERROR(write_file_atomically(path, tokenizer->to_json()));
   return tokenizer;

@@ -59,12 +59,15 @@ class TokenFile {
 };
 
 // Encodes every document, with end_of_text() between them where the tokenizer has it, and writes the file.
-Status write_token_file(const std::filesystem::path& path, const Corpus& corpus, const Tokenizer& tokenizer);
+Status write_token_file(const std::filesystem::path& path, const Corpus& corpus, const Tokenizer& tokenizer,
+                        const PrepareProgress& progress = {});
 
 // The token file of corpus and tokenizer in cache_directory()/tokens, written now if it is not there or damaged.
-Result<TokenFile> cached_token_file(const Corpus& corpus, const Tokenizer& tokenizer);
+Result<TokenFile> cached_token_file(const Corpus& corpus, const Tokenizer& tokenizer,
+                                    const PrepareProgress& progress = {});
 
 // config.tokenizer: "bytes", a BPE trained on the corpus (kept in cache_directory()/tokenizers), or a file.
-Result<TokenizerPtr> prepare_tokenizer(const DataConfig& config, const Corpus& corpus);
+Result<TokenizerPtr> prepare_tokenizer(const DataConfig& config, const Corpus& corpus,
+                                       const PrepareProgress& progress = {});
 
 }  // namespace sporkle::train

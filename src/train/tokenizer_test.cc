@@ -144,7 +144,8 @@ TEST(TokenizerTest, AddedTokensAreFoundLongestFirst) {
   nlohmann::json json = small_tokenizer();
   const int next = 400;
   const auto add = [&](const char* content, int id, bool normalized) {
-    json["added_tokens"].push_back({{"id", id}, {"content", content}, {"special", !normalized}, {"normalized", normalized}});
+    json["added_tokens"].push_back(
+        {{"id", id}, {"content", content}, {"special", !normalized}, {"normalized", normalized}});
   };
   add("<|end|>", next, false);
   add("<|end|>more", next + 1, false);
@@ -194,12 +195,19 @@ struct BadJson {
 TEST(TokenizerTest, OtherTokenizersAreNamedAsSuch) {
   const std::vector<BadJson> cases = {
       {"model is of type \"Unigram\"", Code::unsupported, [](auto& j) { j["model"]["type"] = "Unigram"; }},
-      {"pre_tokenizer is of type \"Metaspace\"", Code::unsupported, [](auto& j) { j["pre_tokenizer"] = {{"type", "Metaspace"}}; }},
+      {"pre_tokenizer is of type \"Metaspace\"", Code::unsupported,
+       [](auto& j) {
+         j["pre_tokenizer"] = {{"type", "Metaspace"}};
+       }},
       {"no pre_tokenizer", Code::unsupported, [](auto& j) { j["pre_tokenizer"] = nullptr; }},
       {"no pre_tokenizer", Code::unsupported, [](auto& j) { j.erase("pre_tokenizer"); }},
       {"decoder is of type \"WordPiece\"", Code::unsupported, [](auto& j) { j["decoder"]["type"] = "WordPiece"; }},
-      {"it has a normalizer", Code::unsupported, [](auto& j) { j["normalizer"] = {{"type", "NFC"}}; }},
-      {"model.end_of_word_suffix is set", Code::unsupported, [](auto& j) { j["model"]["end_of_word_suffix"] = "</w>"; }},
+      {"it has a normalizer", Code::unsupported,
+       [](auto& j) {
+         j["normalizer"] = {{"type", "NFC"}};
+       }},
+      {"model.end_of_word_suffix is set", Code::unsupported,
+       [](auto& j) { j["model"]["end_of_word_suffix"] = "</w>"; }},
       {"model.dropout is set", Code::unsupported, [](auto& j) { j["model"]["dropout"] = 0.1; }},
       {"model.ignore_merges is true", Code::unsupported, [](auto& j) { j["model"]["ignore_merges"] = true; }},
       {"has lstrip", Code::unsupported, [](auto& j) { j["added_tokens"][0]["lstrip"] = true; }},
@@ -209,7 +217,8 @@ TEST(TokenizerTest, OtherTokenizersAreNamedAsSuch) {
       {"the id of token \"a\"", Code::corrupt_data, [](auto& j) { j["model"]["vocab"]["a"] = "x"; }},
       {"the id of token \"a\"", Code::corrupt_data, [](auto& j) { j["model"]["vocab"]["a"] = -1; }},
       {"the id of token \"a\"", Code::corrupt_data, [](auto& j) { j["model"]["vocab"]["a"] = 4000000; }},
-      {"belongs to two tokens", Code::corrupt_data, [](auto& j) { j["model"]["vocab"]["a"] = j["model"]["vocab"]["b"]; }},
+      {"belongs to two tokens", Code::corrupt_data,
+       [](auto& j) { j["model"]["vocab"]["a"] = j["model"]["vocab"]["b"]; }},
       {"empty token", Code::corrupt_data, [](auto& j) { j["model"]["vocab"][""] = 1; }},
       {"no token for the byte 97", Code::corrupt_data,
        [](auto& j) {
@@ -218,9 +227,18 @@ TEST(TokenizerTest, OtherTokenizersAreNamedAsSuch) {
        }},
       {"model.merges is missing", Code::corrupt_data, [](auto& j) { j["model"].erase("merges"); }},
       {"merge 0 is \"a b c\"", Code::corrupt_data, [](auto& j) { j["model"]["merges"][0] = "a b c"; }},
-      {"merge 0 is neither", Code::corrupt_data, [](auto& j) { j["model"]["merges"][0] = {"a", 1}; }},
-      {"merge 0 names \"nope\"", Code::corrupt_data, [](auto& j) { j["model"]["merges"][0] = {"a", "nope"}; }},
-      {"merge 0 makes \"%%\"", Code::corrupt_data, [](auto& j) { j["model"]["merges"][0] = {"%", "%"}; }},
+      {"merge 0 is neither", Code::corrupt_data,
+       [](auto& j) {
+         j["model"]["merges"][0] = {"a", 1};
+       }},
+      {"merge 0 names \"nope\"", Code::corrupt_data,
+       [](auto& j) {
+         j["model"]["merges"][0] = {"a", "nope"};
+       }},
+      {"merge 0 makes \"%%\"", Code::corrupt_data,
+       [](auto& j) {
+         j["model"]["merges"][0] = {"%", "%"};
+       }},
       {"added_tokens is not a list", Code::corrupt_data, [](auto& j) { j["added_tokens"] = 1; }},
       {"has no id or content", Code::corrupt_data, [](auto& j) { j["added_tokens"][0].erase("id"); }},
       {"empty or there twice", Code::corrupt_data, [](auto& j) { j["added_tokens"][0]["content"] = ""; }},

@@ -1,6 +1,11 @@
 #include "train/trainer.h"
 
 #include <chrono>
+#include <limits>
+#include <string_view>
+#include <system_error>
+
+#include "base/file.h"
 
 namespace sporkle::train {
 namespace {
@@ -16,6 +21,17 @@ std::string changed_key(const TrainConfig& was, const TrainConfig& is) {
   if (a.gradient_accumulation != b.gradient_accumulation) return "train.gradient_accumulation";
   if (a.seed != b.seed) return "train.seed";
   return "";
+}
+
+// Makes the directory, and a file in it for a moment.
+Status check_writable(const std::filesystem::path& directory) {
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  if (error) return errno_status(error.value(), "cannot create the output directory " + directory.string());
+  const std::filesystem::path probe = directory / ".writable";
+  SPORKLE_RETURN_IF_ERROR(write_file_atomically(probe, std::string_view()).with_context("the output directory"));
+  std::filesystem::remove(probe, error);
+  return {};
 }
 
 }  // namespace
@@ -43,7 +59,8 @@ Trainer::Trainer(const TrainConfig& config, Dataset dataset)
   targets_.resize(tokens);
 }
 
-Result<std::unique_ptr<Trainer>> Trainer::create(const TrainConfig& config, const DeviceChoice& choice, bool resume) {
+Result<std::unique_ptr<Trainer>> Trainer::create(const TrainConfig& config, const DeviceChoice& choice, bool resume,
+                                                 const PrepareProgress& progress) {
   SPORKLE_RETURN_IF_ERROR(validate_config(config));
   const auto existing = find_checkpoint(config.output.directory);
   if (!resume && existing.ok())
@@ -51,7 +68,8 @@ Result<std::unique_ptr<Trainer>> Trainer::create(const TrainConfig& config, cons
                                             " holds a checkpoint already (" + existing->string() +
                                             "); go on from it with --resume, or choose another output.directory");
   if (resume && !existing.ok()) return existing.status().with_context("cannot resume");
-  SPORKLE_ASSIGN_OR_RETURN(Dataset dataset, Dataset::open(config.data, config.model.context));
+  SPORKLE_ASSIGN_OR_RETURN(Dataset dataset, Dataset::open(config.data, config.model.context, progress));
+  SPORKLE_RETURN_IF_ERROR(check_writable(config.output.directory));
   std::unique_ptr<Trainer> trainer(new Trainer(config, std::move(dataset)));
   SPORKLE_ASSIGN_OR_RETURN(
       trainer->model_, LanguageModel::create(model_shape(config, trainer->dataset_.tokenizer()), config.train, choice));
@@ -95,9 +113,10 @@ Result<StepReport> Trainer::train_step() {
   return report;
 }
 
-Result<Evaluation> Trainer::evaluate_validation(bool all) {
-  const int64_t windows = all ? 0 : config_.train.eval_batches * config_.train.batch_size;
-  return evaluate(*model_, dataset_, dataset_.validation(), windows, config_.train.batch_size);
+Result<Evaluation> Trainer::evaluate_validation(bool all, const EvaluationProgress& progress) {
+  const int64_t rows = config_.train.batch_size, batches = config_.train.eval_batches;
+  const bool every = all || batches > std::numeric_limits<int64_t>::max() / rows;
+  return evaluate(*model_, dataset_, dataset_.validation(), every ? 0 : batches * rows, rows, progress);
 }
 
 Result<std::filesystem::path> Trainer::save() {
@@ -125,20 +144,28 @@ Status Trainer::train(const TrainCallbacks& callbacks) {
     if (callbacks.saved) callbacks.saved(step_, folder);
     return {};
   };
+  const auto stopped = [&] { return callbacks.stop && callbacks.stop(); };
+  // In the course of training an evaluation is short, and done to its end.
+  const auto evaluating = [&](int64_t done, int64_t windows) {
+    if (callbacks.evaluating) callbacks.evaluating(done, windows);
+    return step_ < total || !stopped();
+  };
   while (step_ < total) {
-    if (callbacks.stop && callbacks.stop()) return save_now();
+    if (stopped()) return save_now();
     SPORKLE_ASSIGN_OR_RETURN(const StepReport report, train_step());
     if (callbacks.step) callbacks.step(report);
     if (step_ == total) break;
     if (due(step_, config_.train.eval_every)) {
-      SPORKLE_ASSIGN_OR_RETURN(const Evaluation evaluation, evaluate_validation(false));
+      SPORKLE_ASSIGN_OR_RETURN(const Evaluation evaluation, evaluate_validation(false, evaluating));
       if (callbacks.evaluated) callbacks.evaluated(step_, evaluation);
     }
     if (due(step_, config_.train.checkpoint_every)) SPORKLE_RETURN_IF_ERROR(save_now());
   }
   SPORKLE_RETURN_IF_ERROR(save_now());
-  SPORKLE_ASSIGN_OR_RETURN(const Evaluation evaluation, evaluate_validation(true));
-  if (callbacks.evaluated) callbacks.evaluated(step_, evaluation);
+  const Result<Evaluation> evaluation = evaluate_validation(true, evaluating);
+  if (evaluation.status().code() == Code::cancelled) return {};
+  SPORKLE_RETURN_IF_ERROR(evaluation.status());
+  if (callbacks.evaluated) callbacks.evaluated(step_, *evaluation);
   return {};
 }
 

@@ -33,15 +33,19 @@ struct TrainCallbacks {
   std::function<void(const StepReport&)> step;
   std::function<void(int64_t step, const Evaluation&)> evaluated;
   std::function<void(int64_t step, const std::filesystem::path&)> saved;
-  std::function<bool()> stop;  // asked between steps; true: save and return
+  std::function<void(int64_t done, int64_t total)> evaluating;  // windows, in the course of an evaluation
+  // Asked between steps; true: save and return. In the evaluation at the end, true ends it: everything is saved then.
+  std::function<bool()> stop;
 };
 
 class Trainer {
  public:
   // Opens data and model. resume: goes on from the latest checkpoint in config.output.directory, which must have been
   // made with the same data, model, batch and seed (invalid_argument names what differs); not_found when there is none.
-  // Without it, a directory that holds checkpoints is already_exists.
-  static Result<std::unique_ptr<Trainer>> create(const TrainConfig& config, const DeviceChoice& choice, bool resume);
+  // Without it, a directory that holds checkpoints is already_exists. The directory is made here, so that a run that
+  // could not save fails before it starts.
+  static Result<std::unique_ptr<Trainer>> create(const TrainConfig& config, const DeviceChoice& choice, bool resume,
+                                                 const PrepareProgress& progress = {});
 
   const TrainConfig& config() const { return config_; }
   const Dataset& dataset() const { return dataset_; }
@@ -56,7 +60,7 @@ class Trainer {
 
   Result<StepReport> train_step();
   // Over the validation part: eval_batches batches, or with `all` every window.
-  Result<Evaluation> evaluate_validation(bool all);
+  Result<Evaluation> evaluate_validation(bool all, const EvaluationProgress& progress = {});
   Result<std::filesystem::path> save();
 
  private:

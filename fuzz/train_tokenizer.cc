@@ -1,4 +1,5 @@
-// Any bytes as a tokenizer.json; one that is accepted gives back the bytes it encodes. Also the tokenizer's own training.
+// Any bytes as a tokenizer.json; one that is accepted gives back the bytes it encodes. Also the tokenizer's own
+// training.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>

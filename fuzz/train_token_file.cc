@@ -1,4 +1,5 @@
-// Any bytes as a token file; every token of one that is accepted is inside its vocabulary. The same bytes as bible.data.
+// Any bytes as a token file; every token of one that is accepted is inside its vocabulary. The same bytes as
+// bible.data.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
