@@ -33,7 +33,7 @@ int main() {
       std::printf("step %4d: f(%.5f, %.5f) = %.3g\n", step, *point[0].item(), *point[1].item(), *loss.item());
     for (size_t i = 0; i < 2; ++i) {
       // A detached tensor forgets how it was made, so the graph does not grow from step to step.
-      speed[i] = (speed[i] * 0.95 - (*gradients)[i] * 2e-4).detach();
+      speed[i] = (speed[i] * 0.95 - (*gradients)[i] * 5e-4).detach();
       point[i] = (point[i] + speed[i]).detach();
     }
     const Status status = tensor::realize({point[0], point[1], speed[0], speed[1]});

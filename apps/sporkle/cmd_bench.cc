@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <memory>
 
+#include "apps/sporkle/bench_gemm.h"
 #include "apps/sporkle/child_process.h"
 #include "apps/sporkle/cli.h"
 #include "apps/sporkle/commands.h"
@@ -122,6 +123,38 @@ Status bench_join(const JoinBenchOptions& o) {
   return {};
 }
 
+struct GemmCommand {
+  GemmBenchOptions options;
+  bool json = false;
+};
+
+Status print_gemm(const GemmCommand& command) {
+  const GemmBenchOptions& o = command.options;
+  SPORKLE_ASSIGN_OR_RETURN(const GemmBenchResult r, bench_gemm(o));
+  const std::string shape = std::to_string(o.m) + "x" + std::to_string(o.n) + "x" + std::to_string(o.k);
+  if (command.json) {
+    JsonObject object;
+    object.add("name", "gemm").add("shape", shape).add("dtype", "f32").add("numerics", "strict").add("device", "cpu");
+    object.add("threads", o.threads).add("value", r.gflops).add("unit", "GFLOP/s").add("rival", r.rival);
+    if (r.ratio > 0) {
+      object.add("rival_value", r.rival_gflops).add("ratio", r.ratio).add("ratio_min", r.ratio_min);
+      object.add("ratio_max", r.ratio_max).add("rival_max_rel_error", r.rival_max_relative_error);
+    }
+    std::printf("%s\n", object.add("max_rel_error", 0.0).add("rounds", o.rounds).text().c_str());
+    return {};
+  }
+  std::printf(
+      "gemm %s, f32 strict, %lld thread(s), median of %lld rounds; every element equals the fma chain\n"
+      "  sporkle   %7.1f GFLOP/s\n",
+      shape.c_str(), static_cast<long long>(o.threads), static_cast<long long>(o.rounds), r.gflops);
+  if (r.ratio > 0)
+    std::printf("  OpenBLAS  %7.1f GFLOP/s   (%s)\n  ratio     %7.2f   (%.2f to %.2f)\n", r.rival_gflops,
+                r.rival.c_str(), r.ratio, r.ratio_min, r.ratio_max);
+  else
+    std::printf("  rival: %s\n", r.rival.c_str());
+  return {};
+}
+
 }  // namespace
 
 void register_bench(Cli& cli) {
@@ -132,6 +165,18 @@ void register_bench(Cli& cli) {
   join.flag("--json", &options->json, "Print one JSON object");
   join.example("bench join", "Starts a coordinator here and joins it twenty times, one process each.");
   join.action([options] { return bench_join(*options); });
+
+  auto gemm_options = std::make_shared<GemmCommand>();
+  GemmBenchOptions& g = gemm_options->options;
+  Command gemm = bench.command("gemm", "Matrix product beside OpenBLAS, every element checked first");
+  gemm.option("--m", &g.m, "Rows").range(1, 16384);
+  gemm.option("--n", &g.n, "Columns").range(1, 65536);
+  gemm.option("--k", &g.k, "Depth").range(1, 16384);
+  gemm.option("--threads", &g.threads, "Threads, for both").range(1, 4096);
+  gemm.option("--rounds", &g.rounds, "Rounds; ratios are per round, the median counts").range(1, 1000);
+  gemm.flag("--json", &gemm_options->json, "Print one JSON object");
+  gemm.example("bench gemm --threads 2", "1024 x 1024 x 1024 on two threads.");
+  gemm.action([gemm_options] { return print_gemm(*gemm_options); });
 }
 
 }  // namespace sporkle::app

@@ -6,13 +6,25 @@
 namespace sporkle::app {
 
 void register_bench(Cli& cli);
+void register_checkpoint(Cli& cli);
 void register_demo(Cli& cli);
+void register_devices(Cli& cli);
+void register_eval(Cli& cli);
+void register_generate(Cli& cli);
 void register_identity(Cli& cli);
 void register_join(Cli& cli);
 void register_run(Cli& cli);
+void register_tokenizer(Cli& cli);
+void register_train(Cli& cli);
 
 inline void register_commands(Cli& cli) {
   register_demo(cli);
+  register_train(cli);
+  register_generate(cli);
+  register_eval(cli);
+  register_checkpoint(cli);
+  register_tokenizer(cli);
+  register_devices(cli);
   register_run(cli);
   register_join(cli);
   register_bench(cli);

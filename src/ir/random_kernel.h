@@ -160,6 +160,7 @@ class RandomKernel {
   }
 
   const Node* load(DType type, int depth) {
+    if (type == unloaded_) return leaf(type);
     if (chance(2)) return make(Op::load, type, {memory(type), integer(static_cast<int64_t>(below(kElements)))});
     const Node* index = value(DType::i64, depth - 1);
     return make(Op::load, type, {memory(type), index, in_bounds(index), value(type, depth - 1)});
@@ -231,19 +232,32 @@ class RandomKernel {
       return store(type, value(DType::i64, 2), value(type, 4));
     }
     if (chance(6)) return make(Op::block, DType::none, {statement(depth - 1), statement(depth - 1)});
-    const bool in_order = chance(2);
-    const bool vector = !in_order && chance(3);
-    const Node* r = range(vector ? 4 : static_cast<int64_t>(below(4)), vector ? RangeKind::vector : RangeKind::serial);
+    if (chance(4)) return vector_loop();
+    const Node* r = range(static_cast<int64_t>(below(4)), RangeKind::serial);
     open_.push_back(r);
     std::vector<const Node*> sources{r};
     for (uint64_t n = below(3); n > 0; --n) sources.push_back(statement(depth - 1));
     open_.pop_back();
-    return make(in_order ? Op::serial_loop : Op::loop, DType::none, sources);
+    // In order, since the iterations may store to what others load.
+    return make(Op::serial_loop, DType::none, sources);
+  }
+
+  // Iterations are independent: each stores to its own element of memory that none loads.
+  const Node* vector_loop() {
+    const DType type = kTypes[below(kTypes.size())];
+    const Node* lane = range(int64_t{2} << below(4), RangeKind::vector);
+    open_.push_back(lane);
+    unloaded_ = type;
+    const Node* stored = store(type, lane, value(type, 4));
+    unloaded_ = DType::none;
+    open_.pop_back();
+    return make(Op::loop, DType::none, {lane, stored});
   }
 
   std::mt19937_64 random_;
   Kernel kernel_;
   std::vector<const Node*> open_;  // ranges that expressions may use
+  DType unloaded_ = DType::none;   // of the memory that no expression may load
 };
 
 }  // namespace sporkle::ir

@@ -1,6 +1,7 @@
 #include "ir/scope_rules.h"
 
 #include <unordered_map>
+#include <utility>
 
 #include "ir/node_rules.h"
 
@@ -129,13 +130,19 @@ class ScopeRules {
     const Node* range = node->src(0);
     SPORKLE_RETURN_IF_ERROR(check_value(node, range->src(0), open));
     if (has(open, range)) return opened_twice(range);
+    const bool is_vector = range->range_kind() == RangeKind::vector;
+    if (is_vector && in_vector_)
+      return invalid_argument(describe(node) + " over the vector " + describe(range) +
+                              " is inside another vector loop");
     if (range->range_kind() == RangeKind::thread && (depth > 1 || kernel_.body->source_count > 1))
       return invalid_argument(describe(node) + " over the thread " + describe(range) +
                               " is not outermost and alone; all else must be inside it");
     put(looped_, range);
     put(open, range);
+    const bool outer_in_vector = std::exchange(in_vector_, in_vector_ || is_vector);
     for (const Node* statement : node->src().subspan(1))
       SPORKLE_RETURN_IF_ERROR(check_statement(statement, open, depth + 1));
+    in_vector_ = outer_in_vector;
     remove(open, range);
     return {};
   }
@@ -148,6 +155,7 @@ class ScopeRules {
   std::unordered_map<const Node*, Scope> scopes_;
   RangeSet looped_, reduced_;
   size_t visits_ = 0;
+  bool in_vector_ = false;
 };
 
 }  // namespace

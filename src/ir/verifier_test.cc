@@ -73,6 +73,9 @@ constexpr Mistake kMistakes[] = {
      "t#0 = range thread n$0\nloop t#0\n  store z@2 t#0 1\nstore z@2 0 1\n"},
     {"loop over the thread range \"t\" is not outermost and alone",
      "i#0 = range serial n$0\nt#1 = range thread n$0\nloop i#0\n  loop t#1\n    store z@2 t#1 1\n"},
+    {"loop over the vector range \"w\" is inside another vector loop",
+     "v#0 = range vector 4\nw#1 = range vector 4\ni#2 = range serial 2\nloop v#0\n  loop i#2\n    loop w#1\n"
+     "      store z@2 w#1 1\n"},
     {"store of buffer \"z\" uses range \"i\" outside the loop that opens it",
      "i#0 = range serial n$0\nloop i#0\n  store z@2 i#0 1\nstore z@2 i#0 1\n"},
     {"uses range \"i\" outside the loop that opens it",

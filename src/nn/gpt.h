@@ -68,7 +68,8 @@ class Gpt {
     std::vector<tensor::Tensor> keys, values;  // one a layer: [rows, heads, length, width / heads]
   };
   // Logits of the last position after appending tokens [rows, n] to what the cache holds: [rows, vocab_size]. The
-  // cache's length grows by n and must stay <= context. Equal to the last row of logits() over the whole sequence. Runs at once.
+  // cache's length grows by n and must stay <= context. Equal to the last row of logits() over the whole sequence. Runs
+  // at once.
   tensor::Tensor extend(const tensor::Tensor& tokens, Cache& cache) const;
 
  private:

@@ -63,11 +63,21 @@ TEST(GptTest, NamesParametersAsHuggingFaceDoes) {
     EXPECT_EQ(p.decay, p.value.rank() == 2) << p.name;
   }
   ASSERT_EQ(names.size(), 2u + 2 * 12 + 2);
-  const std::vector<std::string> first = {
-      "wte.weight",           "wpe.weight",         "h.0.ln_1.weight",        "h.0.ln_1.bias",
-      "h.0.attn.c_attn.weight", "h.0.attn.c_attn.bias", "h.0.attn.c_proj.weight", "h.0.attn.c_proj.bias",
-      "h.0.ln_2.weight",      "h.0.ln_2.bias",      "h.0.mlp.c_fc.weight",    "h.0.mlp.c_fc.bias",
-      "h.0.mlp.c_proj.weight", "h.0.mlp.c_proj.bias", "h.1.ln_1.weight"};
+  const std::vector<std::string> first = {"wte.weight",
+                                          "wpe.weight",
+                                          "h.0.ln_1.weight",
+                                          "h.0.ln_1.bias",
+                                          "h.0.attn.c_attn.weight",
+                                          "h.0.attn.c_attn.bias",
+                                          "h.0.attn.c_proj.weight",
+                                          "h.0.attn.c_proj.bias",
+                                          "h.0.ln_2.weight",
+                                          "h.0.ln_2.bias",
+                                          "h.0.mlp.c_fc.weight",
+                                          "h.0.mlp.c_fc.bias",
+                                          "h.0.mlp.c_proj.weight",
+                                          "h.0.mlp.c_proj.bias",
+                                          "h.1.ln_1.weight"};
   EXPECT_TRUE(std::equal(first.begin(), first.end(), names.begin()));
   EXPECT_EQ(names.back(), "ln_f.bias");
   EXPECT_EQ(gpt.parameters()[4].value.shape(), (tensor::Shape{16, 48}));

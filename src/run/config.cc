@@ -64,8 +64,8 @@ Status RunConfig::validate() const {
   if (m.tokens_per_step == 0 || m.tokens_per_step > (1ull << 32)) return bad("tokens_per_step", "from 1 to 2^32");
   if (m.shard_tokens == 0 || m.shard_tokens > (1ull << 28)) return bad("shard_tokens", "from 1 to 2^28");
   if (m.tokens_per_step > m.shard_tokens * kMaxUnitsPerLease)
-    return bad("shard_tokens", "larger: a single step would take more than " + std::to_string(kMaxUnitsPerLease) +
-                                   " shards");
+    return bad("shard_tokens",
+               "larger: a single step would take more than " + std::to_string(kMaxUnitsPerLease) + " shards");
   if (m.total_steps == 0 || m.total_steps > (1ull << 40)) return bad("total_steps", "from 1 to 2^40");
   if (m.nominal_workers == 0 || m.nominal_workers > (1u << 20)) return bad("nominal_workers", "from 1 to 2^20");
   if (m.model.size() > (size_t{1} << 19)) return bad("model", "at most 512 KiB");

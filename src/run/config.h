@@ -58,20 +58,20 @@ struct OuterPhase {
 
 struct RunConfig {
   RunManifest manifest;
-  std::string inner_steps = "100";         // H, see InnerStepSchedule
-  std::vector<OuterPhase> outer = {{}};    // ascending from_round, the first from 0
-  uint32_t start_workers = 1;              // the first round waits for so many
-  uint32_t quorum = 1;                     // updates without which a round does not close
-  double deadline_factor = 2.5;            // a round's deadline: factor x expected duration + minimum_deadline_s
+  std::string inner_steps = "100";       // H, see InnerStepSchedule
+  std::vector<OuterPhase> outer = {{}};  // ascending from_round, the first from 0
+  uint32_t start_workers = 1;            // the first round waits for so many
+  uint32_t quorum = 1;                   // updates without which a round does not close
+  double deadline_factor = 2.5;          // a round's deadline: factor x expected duration + minimum_deadline_s
   double minimum_deadline_s = 2.0;
-  double unmeasured_deadline_s = 120.0;    // while nobody's speed is known
+  double unmeasured_deadline_s = 120.0;  // while nobody's speed is known
   double heartbeat_interval_s = 1.0;
-  double heartbeat_timeout_s = 6.0;        // silence after which a worker counts as lost
-  double disconnect_grace_s = 2.0;         // the same once its connection is known to be gone
-  double restart_grace_s = 15.0;           // how long workers have to come back after the coordinator's restart
-  double long_poll_s = 20.0;               // next_work is answered with `wait` after this
-  double norm_bound = 10.0;                // an update this many times the usual norm is refused
-  uint32_t staleness_rounds = 2;           // a late update this old still goes into its worker's error feedback
+  double heartbeat_timeout_s = 6.0;  // silence after which a worker counts as lost
+  double disconnect_grace_s = 2.0;   // the same once its connection is known to be gone
+  double restart_grace_s = 15.0;     // how long workers have to come back after the coordinator's restart
+  double long_poll_s = 20.0;         // next_work is answered with `wait` after this
+  double norm_bound = 10.0;          // an update this many times the usual norm is refused
+  uint32_t staleness_rounds = 2;     // a late update this old still goes into its worker's error feedback
   uint32_t max_workers = 4096;
 
   // invalid_argument names the field at fault.
@@ -80,8 +80,8 @@ struct RunConfig {
 };
 
 // What a ring all-reduce of f32 gradients at every one of `steps` steps makes each of `nodes` nodes send and receive,
-// together: 2 x 2 (n - 1) / n x 4 bytes x parameters x steps. What a node of a run moves (bytes_in + bytes_out) compares
-// with this.
+// together: 2 x 2 (n - 1) / n x 4 bytes x parameters x steps. What a node of a run moves (bytes_in + bytes_out)
+// compares with this.
 uint64_t all_reduce_bytes_per_node(uint64_t parameter_count, uint32_t nodes, uint64_t steps);
 
 }  // namespace sporkle::run

@@ -71,8 +71,9 @@ Result<std::unique_ptr<Coordinator>> Coordinator::open(const RunConfig& config, 
   std::string manifest = serialize_manifest(m);
   SPORKLE_ASSIGN_OR_RETURN(const std::string stored, store->manifest());
   if (!stored.empty() && stored != manifest)
-    return invalid_argument("the run's folder holds another run (its model, data, seed or length differs); choose "
-                            "another folder, or start with the configuration that it was begun with");
+    return invalid_argument(
+        "the run's folder holds another run (its model, data, seed or length differs); choose "
+        "another folder, or start with the configuration that it was begun with");
   auto coordinator = std::unique_ptr<Coordinator>(
       new Coordinator(config, std::move(schedule), std::move(store), std::move(pool), std::move(manifest)));
   coordinator->unix_ms_ = unix_ms;

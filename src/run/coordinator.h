@@ -112,7 +112,7 @@ class Coordinator {
   Result<Reply> heartbeat(Member& member, const mesh::Message& request);
   Status check_update(const LeaseRecord& lease, const mesh::Message& request, double& norm) const;
   Result<Reply> submit(Member& member, const mesh::Message& request, TimePoint now);
-  Result<Reply> leave(Member& member);
+  Result<Reply> leave(Member& member, const mesh::Message& request);
   // The answer to a poll: the member's lease with the delta that it needs, `finished`, or `wait`.
   Reply work_reply(const Member& member, bool has_version, uint64_t version, TimePoint now);
   void answer(const mesh::NodeId& node, mesh::Responder respond, Result<Reply> reply);
@@ -136,7 +136,9 @@ class Coordinator {
   uint64_t steps_in(LeaseState state) const;            // of the open round
   void set_deadline(TimePoint now);
   // Whether what came of this round's parameters is still worth folding into an error feedback.
-  bool recent(uint64_t round) const { return round <= round_.number && round_.number - round <= config_.staleness_rounds; }
+  bool recent(uint64_t round) const {
+    return round <= round_.number && round_.number - round <= config_.staleness_rounds;
+  }
   uint64_t seed_of(const LeaseRecord& lease) const;
 
   Event event(EventKind kind, const Member* member = nullptr, std::string message = {}) const;

@@ -106,6 +106,20 @@ TEST(CoordinatorAbuse, AThousandfoldUpdateInTheFirstRoundIsLeftOutAtItsEnd) {
   EXPECT_LT(simulation.loss(), 0.01);
 }
 
+TEST(CoordinatorAbuse, AHonestWorkerGoesOnWhenAPoisonedMeasureIsAllThereIs) {
+  RunConfig config = toy_config();
+  config.start_workers = 1;
+  Simulation simulation(config);
+  auto& bad = simulation.add_worker(10);
+  bad.tamper = [](mesh::Message& m) { scale_update(m, 1e-4f); };
+  ASSERT_TRUE(simulation.run_until([&] { return simulation.status().round == 4; }));
+  simulation.kill(bad);
+  auto& honest = simulation.add_worker(10);  // all of its updates look ten thousand times too long
+  ASSERT_TRUE(simulation.run(600));
+  EXPECT_GE(simulation.node(honest).rejected, 1u);
+  EXPECT_LT(simulation.loss(), 0.02);
+}
+
 TEST(CoordinatorAbuse, AWorkerThatBoastsOfItsSpeedDoesNotStopTheRun) {
   RunConfig config = toy_config();
   config.inner_steps = "10";
@@ -155,7 +169,7 @@ TEST(CoordinatorAbuse, BadRequestsGetTheirError) {
   const mesh::NodeId stranger = node_id(50);
   for (const char* method : {"parameters", "next_work", "shards", "heartbeat", "submit", "leave", "nonsense"})
     EXPECT_EQ(code(simulation.ask(stranger, method, {})), Code::not_found) << method;
-  for (const char* method : {"parameters", "next_work", "shards", "heartbeat", "submit", "hello"})
+  for (const char* method : {"parameters", "next_work", "shards", "heartbeat", "submit", "hello", "leave"})
     EXPECT_EQ(code(simulation.ask(member, method, {"\xff\xff\xff", {}})), Code::corrupt_data) << method;
   EXPECT_EQ(code(simulation.ask(member, "nonsense", {})), Code::unsupported);
   EXPECT_EQ(code(simulation.ask(member, "submit", {})), Code::invalid_argument);

@@ -40,7 +40,7 @@ Result<Coordinator::Reply> Coordinator::dispatch(const mesh::NodeId& node, std::
   const auto found = members_.find(node);
   if (found == members_.end()) return not_found("this node has not said hello to the run");
   Member& member = found->second;
-  if (method == "leave") return leave(member);
+  if (method == "leave") return leave(member, request);
   // A last heartbeat that overtakes the good-bye does not bring a worker back.
   if (member.left && method == "heartbeat") return Reply{};
   seen(member, now);
@@ -104,8 +104,8 @@ Result<Coordinator::Reply> Coordinator::parameters_chunk(const mesh::Message& re
     return invalid_argument("parameters from " + std::to_string(offset) + " on were asked for, there are " +
                             std::to_string(parameters_->size()));
   if (offset == 0 || wanted.version() == round_.number) {
-    const auto chunk = std::as_bytes(std::span(*parameters_).subspan(
-        offset, std::min<size_t>(kParameterChunk, parameters_->size() - offset)));
+    const auto chunk = std::as_bytes(
+        std::span(*parameters_).subspan(offset, std::min<size_t>(kParameterChunk, parameters_->size() - offset)));
     answer.payload.assign(chunk.begin(), chunk.end());
   }
   answer.body = reply.SerializeAsString();
@@ -125,8 +125,7 @@ Result<Coordinator::Reply> Coordinator::next_work(Member& member, const mesh::Me
   if (const double speed = sane(wanted.tokens_per_second(), kFastestBelievable)) member.tokens_per_second = speed;
   advance(now);  // this may be the worker that a round waited for
   if (!active_lease(member.id)) lease_to_joiner(member, now);
-  if (finished() || active_lease(member.id))
-    return work_reply(member, wanted.has_parameters(), wanted.version(), now);
+  if (finished() || active_lease(member.id)) return work_reply(member, wanted.has_parameters(), wanted.version(), now);
   // A worker that asks twice has lost the first answer.
   if (auto poll = polls_.extract(member.id))
     answer(member.id, std::move(poll.mapped().respond), work_reply(member, false, 0, now));
@@ -303,7 +302,10 @@ Result<Coordinator::Reply> Coordinator::submit(Member& member, const mesh::Messa
   return answered(proto::SubmitReply::ACCEPTED);
 }
 
-Result<Coordinator::Reply> Coordinator::leave(Member& member) {
+Result<Coordinator::Reply> Coordinator::leave(Member& member, const mesh::Message& request) {
+  proto::LeaveRequest goodbye;
+  SPORKLE_RETURN_IF_ERROR(parse(request, goodbye));
+  if (goodbye.session() != member.session) return Reply{};  // of a process that another one has replaced
   if (LeaseRecord* lease = active_lease(member.id)) lose_lease(*lease, LeaseState::lost);
   if (auto poll = polls_.extract(member.id))
     answer(member.id, std::move(poll.mapped().respond), work_reply(member, false, 0, {}));

@@ -40,12 +40,13 @@ bool sits_out(const Member& member, uint64_t round) {
   return (round + 1) % (uint64_t{1} << std::min(member.failures - 2, 6u)) != 0;
 }
 
-// Who would take several times as long for a single step as all together for the round has to wait for a longer one.
-void leave_out_slow(uint64_t steps, std::vector<double>& speeds, std::vector<const Member*>& workers) {
+// Who would take several times as long for a single step as a usual worker does, and as all together for the round, has
+// to wait for a longer one.
+void leave_out_slow(uint64_t steps, double typical, std::vector<double>& speeds, std::vector<const Member*>& workers) {
   constexpr double kPatience = 4;
   const double together = std::accumulate(speeds.begin(), speeds.end(), 0.0);
-  const double slowest =
-      std::min(together / (kPatience * static_cast<double>(steps)), *std::max_element(speeds.begin(), speeds.end()));
+  const double slowest = std::min({together / static_cast<double>(steps) / kPatience, typical / kPatience,
+                                   *std::max_element(speeds.begin(), speeds.end())});
   size_t kept = 0;
   for (size_t i = 0; i < workers.size(); ++i) {
     if (speeds[i] < slowest) continue;
@@ -118,18 +119,27 @@ void Coordinator::advance(TimePoint now) {
 }
 
 void Coordinator::lease_round(TimePoint now) {
-  std::vector<const Member*> workers;
-  uint32_t candidates = 0;
-  for (int pass = 0; pass < 2 && workers.empty(); ++pass) {
-    for (const auto& [id, member] : members_) {
-      if (!member.present || !member.ready) continue;
-      candidates += pass == 0;
-      if (pass == 1 || !sits_out(member, round_.number)) workers.push_back(&member);
-    }
-  }
-  if (workers.empty()) return;
+  std::vector<const Member*> candidates;
+  for (const auto& [id, member] : members_)
+    if (member.present && member.ready) candidates.push_back(&member);
+  if (candidates.empty()) return;
   const bool opening = leases_.empty();
-  if (opening && round_.number == 0 && candidates < config_.start_workers) return;
+  if (opening && round_.number == 0 && candidates.size() < config_.start_workers) return;
+  std::set<mesh::NodeId> refused;
+  for (const auto& [id, lease] : leases_)
+    if (lease.state == LeaseState::refused) refused.insert(lease.node);
+  // Who was refused in this round is out of it, unless that is everybody: then what counts as usual is at fault.
+  std::vector<const Member*> workers = candidates;
+  std::erase_if(workers, [&](const Member* member) { return refused.contains(member->id); });
+  if (workers.empty()) {
+    workers = candidates;
+    round_.norms.clear();
+    std::erase_if(leases_, [](const auto& entry) { return entry.second.state == LeaseState::refused; });
+    cleared_leases_ = true;
+    for (const auto& [id, lease] : leases_) dirty_leases_.insert(id);
+  }
+  const auto waits = [&](const Member* member) { return sits_out(*member, round_.number); };
+  if (!std::all_of(workers.begin(), workers.end(), waits)) std::erase_if(workers, waits);
   std::vector<double> measured;
   for (const Member* member : workers)
     if (member->tokens_per_second > 0) measured.push_back(steps_per_second(*member));
@@ -144,7 +154,7 @@ void Coordinator::lease_round(TimePoint now) {
     const int halvings = static_cast<int>(std::min(member->failures, 6u));
     speeds.push_back(halvings == 0 ? speed : std::ldexp(std::min(speed, typical), -halvings));
   }
-  leave_out_slow(wanted, speeds, workers);
+  leave_out_slow(wanted, typical, speeds, workers);
   const std::vector<uint32_t> steps = divide_steps(wanted, speeds);
   uint32_t leased = 0;
   for (size_t i = 0; i < workers.size(); ++i) {
@@ -337,8 +347,8 @@ void Coordinator::close_round(TimePoint now) {
     member.steps += update->reported_steps;
     ++member.reports;
     record.steps += update->reported_steps;
-    record.train_loss += update->reported_mean_loss * static_cast<double>(update->reported_tokens) /
-                         static_cast<double>(record.tokens);
+    record.train_loss +=
+        update->reported_mean_loss * static_cast<double>(update->reported_tokens) / static_cast<double>(record.tokens);
     round_.norms.push_back(update->reported_norm);
     old_blobs_.push_back(update->blob);
   }
@@ -355,10 +365,10 @@ void Coordinator::close_round(TimePoint now) {
   history_.push_back(record);
   dirty_history_.insert(record.round);
   for (const auto& [id, member] : members_) dirty_members_.insert(id);  // their byte counts, too
-  for (const auto& [what, content] :
-       {std::pair{"parameters-", std::as_bytes(std::span(*parameters_))},
-        std::pair{"momentum-", std::as_bytes(outer_.momentum())},
-        std::pair{"feedback-", std::as_bytes(feedback_.residual())}, std::pair{"delta-", std::as_bytes(std::span(delta_))}}) {
+  for (const auto& [what, content] : {std::pair{"parameters-", std::as_bytes(std::span(*parameters_))},
+                                      std::pair{"momentum-", std::as_bytes(outer_.momentum())},
+                                      std::pair{"feedback-", std::as_bytes(feedback_.residual())},
+                                      std::pair{"delta-", std::as_bytes(std::span(delta_))}}) {
     old_blobs_.push_back(what + std::to_string(round_.number));
     new_blobs_.emplace_back(what + std::to_string(round_.number + 1),
                             std::vector<std::byte>(content.begin(), content.end()));

@@ -171,9 +171,10 @@ Result<std::unique_ptr<CoordinatorServer>> CoordinatorServer::start(const RunCon
   State& s = *state;
   s.started = s.clock.now();
   SPORKLE_ASSIGN_OR_RETURN(std::unique_ptr<Store> store, Store::open(s.options.folder));
-  SPORKLE_ASSIGN_OR_RETURN(s.coordinator,
-                           Coordinator::open(config, std::move(store), tokens, [&host] { return host.initial_parameters(); },
-                                             s.clock.now(), s.clock.unix_ms()));
+  SPORKLE_ASSIGN_OR_RETURN(
+      s.coordinator, Coordinator::open(
+                         config, std::move(store), tokens, [&host] { return host.initial_parameters(); }, s.clock.now(),
+                         s.clock.unix_ms()));
   {
     // The first callback may come before start() returns.
     const std::lock_guard lock(s.mutex);

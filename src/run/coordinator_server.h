@@ -1,5 +1,5 @@
-// CoordinatorServer: a Coordinator on the network. Gives it messages from mesh::Server and the time, evaluates and saves
-// checkpoints through the ModelHost on a thread of its own, and tells what happens.
+// CoordinatorServer: a Coordinator on the network. Gives it messages from mesh::Server and the time, evaluates and
+// saves checkpoints through the ModelHost on a thread of its own, and tells what happens.
 //
 // Owns its threads. Methods are thread-safe. Events come one at a time, in order, from a thread of the server's; a
 // callback may call status() but must not destroy the server.
@@ -26,9 +26,9 @@
 namespace sporkle::run {
 
 struct CoordinatorServerOptions {
-  std::filesystem::path folder;   // the run's state (store.h)
+  std::filesystem::path folder;  // the run's state (store.h)
   mesh::ServerOptions server;
-  std::vector<std::string> addresses;  // hosts for the link; empty takes this machine's
+  std::vector<std::string> addresses;     // hosts for the link; empty takes this machine's
   uint64_t evaluate_every_rounds = 1;     // 0: only at the end
   uint64_t checkpoint_every_rounds = 10;  // 0: only at the end
   EventCallback on_event;
@@ -37,8 +37,8 @@ struct CoordinatorServerOptions {
 struct RunSummary {
   RunStatus status;
   std::optional<double> validation_loss;  // none when the last evaluation failed
-  std::string checkpoint;  // empty when it could not be saved
-  double seconds = 0;      // since this server started
+  std::string checkpoint;                 // empty when it could not be saved
+  double seconds = 0;                     // since this server started
 };
 
 class CoordinatorServer {

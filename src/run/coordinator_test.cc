@@ -321,8 +321,12 @@ TEST(Coordinator, ManyWorkersOnABadNetwork) {
       const double when = 1 + static_cast<double>(random() % 20);
       auto& worker = simulation.worker(random() % 30);
       switch (random() % 3) {
-        case 0: simulation.schedule(when, [&] { simulation.kill(worker); }); break;
-        case 1: simulation.schedule(when, [&] { simulation.freeze(worker, 15); }); break;
+        case 0:
+          simulation.schedule(when, [&] { simulation.kill(worker); });
+          break;
+        case 1:
+          simulation.schedule(when, [&] { simulation.freeze(worker, 15); });
+          break;
         default:
           simulation.schedule(when, [&] { simulation.kill(worker); });
           simulation.schedule(when + 3, [&] { simulation.start_process(worker); });

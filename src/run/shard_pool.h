@@ -1,7 +1,7 @@
 // ShardPool: which pieces of the training data are still to be handed out.
 //
-// Token bytes are cut into shards of `shard_tokens` tokens and one more (the next shard's first), so that a shard yields
-// shard_tokens predictions; a shorter rest at the end is left out. A unit is one shard in one epoch, numbered
+// Token bytes are cut into shards of `shard_tokens` tokens and one more (the next shard's first), so that a shard
+// yields shard_tokens predictions; a shorter rest at the end is left out. A unit is one shard in one epoch, numbered
 // epoch * shards + position; each epoch has an order of its own, shuffled from the seed. Every unit is taken once, and
 // again only after it was given back. Views the caller's bytes. Not thread-safe.
 #pragma once
@@ -43,11 +43,7 @@ class ShardPool {
  private:
   ShardPool(std::span<const std::byte> tokens, size_t shard_bytes, size_t token_bytes, uint64_t shard_count,
             uint64_t seed)
-      : tokens_(tokens),
-        shard_bytes_(shard_bytes),
-        token_bytes_(token_bytes),
-        shard_count_(shard_count),
-        seed_(seed) {}
+      : tokens_(tokens), shard_bytes_(shard_bytes), token_bytes_(token_bytes), shard_count_(shard_count), seed_(seed) {}
   const std::vector<uint32_t>& order(uint64_t epoch);
 
   std::span<const std::byte> tokens_;

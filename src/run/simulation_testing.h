@@ -1,5 +1,6 @@
 // For tests: a whole run under simulated time. Workers are WorkerCores driven by an event queue; messages take time,
-// may be dropped, and workers may be killed, frozen and made slower. Everything follows from the seed. Also a toy model.
+// may be dropped, and workers may be killed, frozen and made slower. Everything follows from the seed. Also a toy
+// model.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -184,9 +185,10 @@ class Simulation {
     WorkerInfo info;
     info.name = "worker " + std::to_string(worker.number);
     info.session = ++sessions_;
-    worker.core = std::make_unique<WorkerCore>(info, [](const RunManifest& manifest) -> Result<std::unique_ptr<Replica>> {
-      return std::unique_ptr<Replica>(std::make_unique<ToyReplica>(manifest.parameter_count));
-    });
+    worker.core =
+        std::make_unique<WorkerCore>(info, [](const RunManifest& manifest) -> Result<std::unique_ptr<Replica>> {
+          return std::unique_ptr<Replica>(std::make_unique<ToyReplica>(manifest.parameter_count));
+        });
     worker.alive = true;
     worker.done = false;
     worker.is_training = false;
@@ -248,9 +250,8 @@ class Simulation {
   // Sends for any node, and gives the answer that came at once.
   std::optional<Result<mesh::Message>> ask(const mesh::NodeId& id, std::string_view method, mesh::Message message) {
     std::optional<Result<mesh::Message>> answer;
-    coordinator_->handle(
-        id, method, std::move(message), mesh::Responder([&answer](Result<mesh::Message> reply) { answer = std::move(reply); }),
-        now_);
+    coordinator_->handle(id, method, std::move(message),
+                         mesh::Responder([&answer](Result<mesh::Message> reply) { answer = std::move(reply); }), now_);
     collect();
     return answer;
   }
@@ -310,7 +311,8 @@ class Simulation {
                              mesh::Responder([this, &worker, request, generation](Result<mesh::Message> reply) {
                                if (closing_ || generation != generation_ || dropped()) return;
                                schedule(worker.latency_s, [this, &worker, request, reply = std::move(reply)] {
-                                 in_worker(worker, [this, &worker, request, reply] { receive(worker, request, reply); });
+                                 in_worker(worker,
+                                           [this, &worker, request, reply] { receive(worker, request, reply); });
                                });
                              }),
                              now_);
@@ -414,7 +416,9 @@ class Simulation {
         send(worker, "submit", std::move(submission), [this, &worker](const mesh::Message& reply) {
           const auto verdict = worker.core->on_submit(reply);
           if (!check(worker, verdict.status())) return;
-          ++worker.verdicts[*verdict == Verdict::accepted ? "accepted" : *verdict == Verdict::late ? "late" : "rejected"];
+          ++worker.verdicts[*verdict == Verdict::accepted ? "accepted"
+                            : *verdict == Verdict::late   ? "late"
+                                                          : "rejected"];
           proceed(worker);
         });
       });

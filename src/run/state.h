@@ -23,8 +23,8 @@ struct Member {
   bool left = false;     // said good-bye
   bool present = false;  // heard of lately
   double tokens_per_second = 0;
-  uint32_t failures = 0;     // missed deadlines and refused updates in a row
-  std::string last_accepted;      // lease ID: a repeated submission is recognised even after its round
+  uint32_t failures = 0;      // missed deadlines and refused updates in a row
+  std::string last_accepted;  // lease ID: a repeated submission is recognised even after its round
   uint64_t tokens = 0;
   uint64_t steps = 0;
   uint64_t reports = 0;
@@ -72,19 +72,19 @@ struct LeaseRecord {
 
 // What changes with every round, in one row.
 struct RoundState {
-  uint64_t number = 0;           // of the open round = version of the parameters = rounds closed
-  uint32_t sequence = 0;         // leases given in this round
-  uint32_t leases_lost = 0;      // in this round
-  uint64_t steps_done = 0;       // inner steps in closed rounds
+  uint64_t number = 0;       // of the open round = version of the parameters = rounds closed
+  uint32_t sequence = 0;     // leases given in this round
+  uint32_t leases_lost = 0;  // in this round
+  uint64_t steps_done = 0;   // inner steps in closed rounds
   uint64_t tokens_done = 0;
   uint64_t next_unit = 0;
-  uint64_t bytes_in = 0;         // since the run began, status requests included
+  uint64_t bytes_in = 0;  // since the run began, status requests included
   uint64_t bytes_out = 0;
-  uint64_t round_bytes_in = 0;   // the above when the round opened
+  uint64_t round_bytes_in = 0;  // the above when the round opened
   uint64_t round_bytes_out = 0;
   uint64_t workers_joined = 0;
   uint64_t workers_lost = 0;
-  std::vector<double> norms;     // comparable norms of the last accepted updates, in canonical order
+  std::vector<double> norms;  // comparable norms of the last accepted updates, in canonical order
 };
 
 struct CoordinatorState {

@@ -7,19 +7,26 @@ namespace sporkle::run {
 
 std::string_view node_state_name(NodeState state) {
   switch (state) {
-    case NodeState::waiting: return "waiting";
-    case NodeState::computing: return "computing";
-    case NodeState::lost: return "lost";
-    case NodeState::left: return "left";
+    case NodeState::waiting:
+      return "waiting";
+    case NodeState::computing:
+      return "computing";
+    case NodeState::lost:
+      return "lost";
+    case NodeState::left:
+      return "left";
   }
   return "unknown";
 }
 
 std::string_view run_phase_name(RunPhase phase) {
   switch (phase) {
-    case RunPhase::waiting: return "waiting";
-    case RunPhase::running: return "running";
-    case RunPhase::finished: return "finished";
+    case RunPhase::waiting:
+      return "waiting";
+    case RunPhase::running:
+      return "running";
+    case RunPhase::finished:
+      return "finished";
   }
   return "unknown";
 }

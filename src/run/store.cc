@@ -60,11 +60,15 @@ struct Store::State {
     const std::string message =
         "the run's database in " + folder.string() + ": cannot " + std::string(what) + ": " + sqlite3_errmsg(database);
     switch (code & 0xff) {
-      case SQLITE_FULL: return {Code::no_space, message + "; free some disk space and start again"};
-      case SQLITE_BUSY: return {Code::already_exists, message + "; another process has this run open"};
+      case SQLITE_FULL:
+        return {Code::no_space, message + "; free some disk space and start again"};
+      case SQLITE_BUSY:
+        return {Code::already_exists, message + "; another process has this run open"};
       case SQLITE_NOTADB:
-      case SQLITE_CORRUPT: return {Code::corrupt_data, message};
-      default: return {Code::io_error, message};
+      case SQLITE_CORRUPT:
+        return {Code::corrupt_data, message};
+      default:
+        return {Code::io_error, message};
     }
   }
 
@@ -188,9 +192,10 @@ Result<std::unique_ptr<Store>> Store::open(const fs::path& folder) {
     return state->error("open it");
   sqlite3_extended_result_codes(state->database, 1);
   // The lock is taken with the first access and kept: two coordinators never write one run.
-  SPORKLE_RETURN_IF_ERROR(state->execute("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; "
-                                         "PRAGMA synchronous = FULL; BEGIN IMMEDIATE; COMMIT",
-                                         "open it"));
+  SPORKLE_RETURN_IF_ERROR(
+      state->execute("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; "
+                     "PRAGMA synchronous = FULL; BEGIN IMMEDIATE; COMMIT",
+                     "open it"));
   auto store = std::unique_ptr<Store>(new Store(std::move(state)));
   State& s = *store->state_;
   const auto pragma = [&s](const char* sql) {
@@ -338,8 +343,8 @@ void Store::begin() {
   state_->dropped.clear();
 }
 
-#define SPORKLE_RUN_QUERY(name, sql)        \
-  if (!state_->failure.ok()) return;        \
+#define SPORKLE_RUN_QUERY(name, sql) \
+  if (!state_->failure.ok()) return; \
   Query name(state_->database, state_->statements, sql)
 #define SPORKLE_FINISH_QUERY(name, what) \
   if ((name).step() != SQLITE_DONE) state_->failure = state_->error(what)
@@ -363,7 +368,12 @@ void Store::put_member(const Member& m) {
   SPORKLE_RUN_QUERY(query,
                     "INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
   query.blob(view(m.id.bytes)).text(m.name).text(m.software).integer(m.threads).integer(m.session).integer(m.ready);
-  query.integer(m.left).integer(m.present).real(m.tokens_per_second).integer(m.failures).blob(m.last_accepted).integer(m.tokens);
+  query.integer(m.left)
+      .integer(m.present)
+      .real(m.tokens_per_second)
+      .integer(m.failures)
+      .blob(m.last_accepted)
+      .integer(m.tokens);
   query.integer(m.steps).integer(m.reports).integer(m.late).integer(m.rejected).integer(m.leases_lost);
   query.integer(m.bytes_in).integer(m.bytes_out);
   SPORKLE_FINISH_QUERY(query, "write a member");

@@ -30,16 +30,26 @@ double seconds_since(SteadyClock::time_point start) {
 
 std::string_view worker_event_kind_name(WorkerEventKind kind) {
   switch (kind) {
-    case WorkerEventKind::joined: return "joined";
-    case WorkerEventKind::ready: return "ready";
-    case WorkerEventKind::lease_taken: return "lease_taken";
-    case WorkerEventKind::accepted: return "accepted";
-    case WorkerEventKind::late: return "late";
-    case WorkerEventKind::rejected: return "rejected";
-    case WorkerEventKind::lease_lost: return "lease_lost";
-    case WorkerEventKind::disconnected: return "disconnected";
-    case WorkerEventKind::reconnected: return "reconnected";
-    case WorkerEventKind::finished: return "finished";
+    case WorkerEventKind::joined:
+      return "joined";
+    case WorkerEventKind::ready:
+      return "ready";
+    case WorkerEventKind::lease_taken:
+      return "lease_taken";
+    case WorkerEventKind::accepted:
+      return "accepted";
+    case WorkerEventKind::late:
+      return "late";
+    case WorkerEventKind::rejected:
+      return "rejected";
+    case WorkerEventKind::lease_lost:
+      return "lease_lost";
+    case WorkerEventKind::disconnected:
+      return "disconnected";
+    case WorkerEventKind::reconnected:
+      return "reconnected";
+    case WorkerEventKind::finished:
+      return "finished";
   }
   return "unknown";
 }
@@ -52,7 +62,7 @@ struct Worker::State {
 
   const Connect connect;
   const WorkerOptions options;
-  WorkerCore core;  // run()'s thread only, its static functions excepted
+  WorkerCore core;  // run()'s thread only, what it says otherwise excepted
   WorkerSummary summary;
 
   std::mutex mutex;
@@ -163,8 +173,8 @@ struct Worker::State {
     }
   }
 
-  // After stop() or the end of the run. Frees run()'s thread, too, wherever it waits for an answer: the coordinator ends
-  // its long poll, and at the latest the connection closes.
+  // After stop() or the end of the run. Frees run()'s thread, too, wherever it waits for an answer: the coordinator
+  // ends its long poll, and at the latest the connection closes.
   void say_goodbye() {
     std::shared_ptr<mesh::Channel> last;
     {
@@ -172,7 +182,7 @@ struct Worker::State {
       last = channel;
     }
     if (!last) return;
-    const auto goodbye = last->call("leave", {}, std::chrono::milliseconds(1000));
+    const auto goodbye = last->call("leave", core.leave(), std::chrono::milliseconds(1000));
     if (!goodbye.ok()) log(LogLevel::debug, "run", "leave: " + goodbye.status().message());
     last->close();
   }

@@ -33,7 +33,8 @@ Digest digest_of(std::span<const float> values) { return sha256(std::as_bytes(va
 
 }  // namespace
 
-WorkerCore::WorkerCore(WorkerInfo info, ReplicaFactory factory) : info_(std::move(info)), factory_(std::move(factory)) {}
+WorkerCore::WorkerCore(WorkerInfo info, ReplicaFactory factory)
+    : info_(std::move(info)), factory_(std::move(factory)) {}
 
 mesh::Message WorkerCore::hello() const {
   proto::HelloRequest hello;
@@ -181,7 +182,8 @@ std::optional<mesh::Message> WorkerCore::shards_request() const {
   proto::ShardsRequest request;
   std::set<Digest> asked;
   for (const Shard& shard : lease_->shards)
-    if (!shards_.contains(shard.sha256) && request.shards_size() < kShardsPerRequest && asked.insert(shard.sha256).second)
+    if (!shards_.contains(shard.sha256) && request.shards_size() < kShardsPerRequest &&
+        asked.insert(shard.sha256).second)
       request.add_shards(shard.index);
   if (request.shards().empty()) return std::nullopt;
   return mesh::Message{request.SerializeAsString(), {}};
@@ -287,7 +289,9 @@ Result<Verdict> WorkerCore::on_submit(const mesh::Message& reply) {
       verdict = Verdict::rejected;
       feedback_->reset();  // it may be what spoilt the update
       break;
-    default: feedback_->commit(); break;
+    default:
+      feedback_->commit();
+      break;
   }
   lease_.reset();
   update_ = {};
@@ -301,6 +305,12 @@ void WorkerCore::abandon_lease(bool fold) {
     feedback_->discard();
   lease_.reset();
   update_ = {};
+}
+
+mesh::Message WorkerCore::leave() const {
+  proto::LeaveRequest request;
+  request.set_session(info_.session);
+  return {request.SerializeAsString(), {}};
 }
 
 mesh::Message WorkerCore::heartbeat(const Progress& progress) {

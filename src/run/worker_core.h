@@ -90,7 +90,8 @@ class WorkerCore {
   // The lease was lost while training. With `fold` the part that was done goes into the error feedback.
   void abandon_lease(bool fold);
 
-  // These two may run beside everything else.
+  // These may run beside everything else.
+  mesh::Message leave() const;
   static mesh::Message heartbeat(const Progress& progress);
   static Result<HeartbeatAnswer> on_heartbeat(const mesh::Message& reply);
 

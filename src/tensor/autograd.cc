@@ -36,14 +36,18 @@ void apply_rule(const Tensor& y, const Tensor& dy, std::span<const Tensor> x, st
     return;
   }
   switch (node.op) {
-    case Op::reshape: dx[0] = dy.reshape(x[0].shape()); return;
+    case Op::reshape:
+      dx[0] = dy.reshape(x[0].shape());
+      return;
     case Op::permute: {
       Dims inverse = node.dims;
       for (int i = 0; i < node.dims.rank(); ++i) inverse[static_cast<int>(node.dims[i])] = i;
       dx[0] = dy.permute(inverse);
       return;
     }
-    case Op::expand: dx[0] = sum_to(dy, x[0].shape()); return;
+    case Op::expand:
+      dx[0] = sum_to(dy, x[0].shape());
+      return;
     case Op::slice: {
       dx[0] = dy;
       for (int i = 0; i < y.rank(); ++i)
@@ -57,22 +61,23 @@ void apply_rule(const Tensor& y, const Tensor& dy, std::span<const Tensor> x, st
     }
     case Op::reduce:
       dx[0] = static_cast<ir::Combine>(node.number) == ir::Combine::add ? dy.expand(x[0].shape())
-                                                                       : maximum_gradient(y, dy, x[0], node.dims);
+                                                                        : maximum_gradient(y, dy, x[0], node.dims);
       return;
     case Op::matmul:
       dx[0] = matmul(dy, x[1].transpose(-1, -2));
       dx[1] = matmul(x[0].transpose(-1, -2), dy);
       return;
-    default: return;  // sources, detach
+    default:
+      return;  // sources, detach
   }
 }
 
 // One node on the way from the parameters to the loss.
 struct Entry {
   NodeRef node;
-  std::vector<size_t> operands;  // the inputs' places
-  bool needed = false;           // depends on a parameter
-  Tensor gradient;      // of the loss, summed over the readers seen so far; undefined: none yet
+  std::vector<size_t> operands;          // the inputs' places
+  bool needed = false;                   // depends on a parameter
+  Tensor gradient;                       // of the loss, summed over the readers seen so far; undefined: none yet
   std::vector<Tensor> result_gradients;  // of a call, by result
 };
 

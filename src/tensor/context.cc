@@ -34,10 +34,7 @@ Result<std::unique_ptr<Context>> Context::open(std::string_view device_id, const
 }
 
 Context::Context(hal::Device& device, cache::KernelCache& kernels, ContextOptions options)
-    : device_(&device),
-      kernels_(&kernels),
-      options_(options),
-      vector_width_(vector_width_of(device.info().target)) {}
+    : device_(&device), kernels_(&kernels), options_(options), vector_width_(vector_width_of(device.info().target)) {}
 
 Context::~Context() {
   if (semaphore_) (void)semaphore_->wait(submitted_, -1);

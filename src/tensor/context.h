@@ -23,10 +23,10 @@ struct ContextOptions {
 
 struct ContextCounters {
   uint64_t submissions = 0;
-  uint64_t launches = 0;         // kernels run
-  double host_seconds = 0;       // planning and recording, all submissions together
-  size_t allocated_bytes = 0;    // from the device, now
-  size_t peak_bytes = 0;         // the most of it that tensors held at once
+  uint64_t launches = 0;       // kernels run
+  double host_seconds = 0;     // planning and recording, all submissions together
+  size_t allocated_bytes = 0;  // from the device, now
+  size_t peak_bytes = 0;       // the most of it that tensors held at once
 };
 
 class Context {
@@ -45,8 +45,8 @@ class Context {
   const ContextOptions& options() const { return options_; }
   const ContextCounters& counters() const { return counters_; }
 
-  // Waits for everything submitted so far; reports a failure among it. A failure stays: the values of tensors made since
-  // are unknown, so every later read reports it as well.
+  // Waits for everything submitted so far; reports a failure among it. A failure stays: the values of tensors made
+  // since are unknown, so every later read reports it as well.
   Status wait();
   // Gives memory that no tensor uses back to the device.
   void trim();

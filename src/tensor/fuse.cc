@@ -45,7 +45,7 @@ class Planner {
   struct Entry {
     Node* node;
     int kernel = kNone;  // the entry in whose kernel this runs; kSeveral
-    int cost = 0;         // of computing it from what is stored, while it is not stored itself
+    int cost = 0;        // of computing it from what is stored, while it is not stored itself
     bool stored = false;
     bool wanted = false;  // a root
     bool emitted = false;
@@ -82,8 +82,8 @@ class Planner {
     }
   }
 
-  // Learns what it takes to compute each value where it is read, and cuts chains of pointwise operations that would make
-  // too large a kernel.
+  // Learns what it takes to compute each value where it is read, and cuts chains of pointwise operations that would
+  // make too large a kernel.
   void measure() {
     std::vector<int> sizes(entries_.size(), 0);
     for (size_t i = 0; i < entries_.size(); ++i) {
@@ -142,7 +142,8 @@ class Planner {
     Node* node = entries_[static_cast<size_t>(index)].node;
     Step step{Step::Kind::pointwise, node};
     switch (node->op) {
-      case Op::output: return emit_needed(node->inputs[0].get());
+      case Op::output:
+        return emit_needed(node->inputs[0].get());
       case Op::call: {
         step.kind = Step::Kind::call;
         for (const NodeRef& input : node->inputs) {
@@ -263,8 +264,8 @@ class Planner {
     }
   }
 
-  // Turns a pointwise step into `product` with the step's program as its epilogue, if every access of the program can be
-  // expressed over the product's axes.
+  // Turns a pointwise step into `product` with the step's program as its epilogue, if every access of the program can
+  // be expressed over the product's axes.
   static bool join(Node* product, Step* step) {
     Program& program = step->program;
     Leaf* accumulator = nullptr;

@@ -6,8 +6,8 @@
 // - A reduction takes in the pointwise operations that make its operand.
 // - The pointwise operations after a matrix product become its epilogue when nothing else reads the product.
 //
-// No choice changes a bit of any result: every operation rounds on its own, and orders of reduction depend on the shapes
-// in the graph alone.
+// No choice changes a bit of any result: every operation rounds on its own, and orders of reduction depend on the
+// shapes in the graph alone.
 #pragma once
 
 #include <span>
@@ -28,12 +28,12 @@ struct MatrixOperand {
 struct Step {
   enum class Kind : uint8_t { pointwise, reduce, matmul, call };
   Kind kind;
-  Node* node = nullptr;        // what runs: the pointwise root, the reduction, the product, the call
-  std::vector<Node*> results;  // a call's in order; null for one that nobody wants
-  std::vector<Node*> reads;    // nodes whose storage the step reads
-  Program program;             // pointwise; a reduction's operand; a product's epilogue (result -1: none)
-  MatrixOperand a, b;          // of matmul
-  Strides result_strides;      // of matmul: where its elements go in results[0]
+  Node* node = nullptr;              // what runs: the pointwise root, the reduction, the product, the call
+  std::vector<Node*> results;        // a call's in order; null for one that nobody wants
+  std::vector<Node*> reads;          // nodes whose storage the step reads
+  Program program;                   // pointwise; a reduction's operand; a product's epilogue (result -1: none)
+  MatrixOperand a, b;                // of matmul
+  Strides result_strides;            // of matmul: where its elements go in results[0]
   std::vector<NodeRef> temporaries;  // nodes that only the plan knows
 };
 

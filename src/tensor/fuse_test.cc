@@ -100,7 +100,8 @@ TEST(FuseTest, FusionThreadsAndDeviceChangeNoBit) {
     const auto values = everything(context(device, threads, fuse));
     ASSERT_EQ(values.size(), expected.size());
     for (size_t i = 0; i < values.size(); ++i)
-      EXPECT_TRUE(same_bits(values[i], expected[i])) << device << ", " << threads << " threads, fuse " << fuse << ": " << i;
+      EXPECT_TRUE(same_bits(values[i], expected[i]))
+          << device << ", " << threads << " threads, fuse " << fuse << ": " << i;
   }
 }
 

@@ -18,8 +18,8 @@ struct TensorSpec {
 
 // The gradients of a call's inputs (undefined where there is none), from its inputs, its results, and the gradients of
 // the results (zeros where nothing depends on one).
-using KernelGradient = std::function<std::vector<Tensor>(std::span<const Tensor> inputs, std::span<const Tensor> results,
-                                                         std::span<const Tensor> result_gradients)>;
+using KernelGradient = std::function<std::vector<Tensor>(
+    std::span<const Tensor> inputs, std::span<const Tensor> results, std::span<const Tensor> result_gradients)>;
 
 struct KernelCall {
   // Names everything that shapes the trace: calls with equal keys share one compiled kernel.

@@ -30,8 +30,8 @@ class Launcher {
   hal::CommandBuffer commands_;
 };
 
-// A schedule as in lower/schedule.h, in which "vec" without a width stands for a vector of `vector_width` ("vecx4": four
-// of them).
+// A schedule as in lower/schedule.h, in which "vec" without a width stands for a vector of `vector_width` ("vecx4":
+// four of them).
 Result<lower::Schedule> parse_schedule(std::string_view text, int vector_width);
 
 // Record one step. The storage of everything it reads and writes exists.

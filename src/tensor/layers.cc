@@ -342,10 +342,10 @@ Heads split_heads(const Tensor& qkv, int64_t heads) {
   if (!check_operands("split_heads", operands, &failed).ok()) return {failed, failed, failed};
   if (Status s = check_float("split_heads", qkv); !s.ok()) failed = error_tensor(&qkv.context(), s);
   if (qkv.rank() != 3 || heads <= 0 || qkv.extent(2) % (3 * heads) != 0)
-    failed = error_tensor(&qkv.context(), invalid_argument("split_heads needs [rows, length, 3 * width] with a width "
-                                                           "that " +
-                                                           std::to_string(heads) + " heads divide, not " +
-                                                           to_string(qkv.shape())));
+    failed = error_tensor(&qkv.context(),
+                          invalid_argument("split_heads needs [rows, length, 3 * width] with a width "
+                                           "that " +
+                                           std::to_string(heads) + " heads divide, not " + to_string(qkv.shape())));
   if (failed.defined()) return {failed, failed, failed};
   const Shape split{qkv.extent(0), heads, qkv.extent(1), qkv.extent(2) / (3 * heads)};
   KernelCall call = split_heads_call(qkv.dtype(), split, false);

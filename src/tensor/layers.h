@@ -14,8 +14,8 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
 // other weights are 0. keys >= queries.
 Tensor causal_softmax(const Tensor& x, double scale);
 
-// Cuts the joined projections of attention, [rows, length, 3 * width] (queries, keys, values; each heads x size), into the
-// three: [rows, heads, length, size] each.
+// Cuts the joined projections of attention, [rows, length, 3 * width] (queries, keys, values; each heads x size), into
+// the three: [rows, heads, length, size] each.
 struct Heads {
   Tensor queries, keys, values;
 };

@@ -45,7 +45,8 @@ bool apply_movement(const Node& movement, View* view) {
     case Op::pad:
       for (int i = 0; i < to.rank(); ++i) view->offset -= movement.dims[i] * view->strides[i];
       return true;
-    default: return true;  // detach
+    default:
+      return true;  // detach
   }
 }
 

@@ -1,7 +1,7 @@
 // The lazy graph under tensor/tensor.h: one node type. Internal to this layer and to nothing above it.
 //
-// A node is immutable but for its result: realize() gives it storage. Nodes are shared by the tensors and nodes that use
-// them; a Context's nodes belong to one thread at a time.
+// A node is immutable but for its result: realize() gives it storage. Nodes are shared by the tensors and nodes that
+// use them; a Context's nodes belong to one thread at a time.
 #pragma once
 
 #include <functional>
@@ -102,9 +102,10 @@ struct Node {
 
   // permute: the permutation; slice: starts; pad: elements before. reduce: {first axis, one past the last} of a run.
   Dims dims;
-  // constant: the bits of its value; index: the axis; reduce: ir::Combine; output: which; uniform, normal: RandomKey bits.
+  // constant: the bits of its value; index: the axis; reduce: ir::Combine; output: which; uniform, normal: RandomKey
+  // bits.
   uint64_t number = 0;
-  std::shared_ptr<const KernelCall> call;  // of a call
+  std::shared_ptr<const KernelCall> call;    // of a call
   std::vector<std::weak_ptr<Node>> outputs;  // of a call
   std::unique_ptr<Status> error;
 
@@ -133,8 +134,8 @@ struct View {
 // strides for it.
 bool apply_movement(const Node& movement, View* view);
 
-// The node at the end of the movements that start at `node`, and how `node` sees its row-major elements. reshape() takes
-// care that such a view always exists.
+// The node at the end of the movements that start at `node`, and how `node` sees its row-major elements. reshape()
+// takes care that such a view always exists.
 Node* resolve(Node* node, View* view);
 
 }  // namespace sporkle::tensor

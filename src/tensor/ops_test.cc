@@ -55,8 +55,7 @@ const std::vector<PointwiseCase>& pointwise_cases() {
       {"maximum", 2, [](Tensors x) { return maximum(x[0], x[1]); },
        [](const double* x) { return std::max(x[0], x[1]); }},
       {"less", 2, [](Tensors x) { return less(x[0], x[1]); }, [](const double* x) { return x[0] < x[1]; }},
-      {"less_equal", 2, [](Tensors x) { return less_equal(x[0], x[1]); },
-       [](const double* x) { return x[0] <= x[1]; }},
+      {"less_equal", 2, [](Tensors x) { return less_equal(x[0], x[1]); }, [](const double* x) { return x[0] <= x[1]; }},
       {"equal", 2, [](Tensors x) { return equal(floor(x[0]), floor(x[1])); },
        [](const double* x) { return std::floor(x[0]) == std::floor(x[1]); }},
       {"not_equal", 2, [](Tensors x) { return not_equal(floor(x[0]), floor(x[1])); },
@@ -70,10 +69,14 @@ const std::vector<PointwiseCase>& pointwise_cases() {
       {"fma", 3, [](Tensors x) { return fma(x[0], x[1], x[2]); },
        [](const double* x) { return std::fma(x[0], x[1], x[2]); }},
       {"uniform", 1,
-       [](Tensors x) { return x[0] + uniform(x[0].context(), x[0].shape(), {1, 2, 3}, x[0].dtype()) * 0.0; },
+       [](Tensors x) {
+         return x[0] + uniform(x[0].context(), x[0].shape(), {1, 2, 3}, x[0].dtype()) * 0.0;
+       },
        [](const double* x) { return x[0]; }},
       {"normal", 1,
-       [](Tensors x) { return x[0] + normal(x[0].context(), x[0].shape(), {1, 2, 3}, x[0].dtype()) * 0.0; },
+       [](Tensors x) {
+         return x[0] + normal(x[0].context(), x[0].shape(), {1, 2, 3}, x[0].dtype()) * 0.0;
+       },
        [](const double* x) { return x[0]; }},
   };
   return cases;
@@ -134,7 +137,8 @@ void check_pointwise(Context& c, double tolerance, std::span<const Shape> shapes
         std::vector<Tensor> tensors;
         for (int i = 0; i < test.arity; ++i) {
           // The first operand through the view, the others through the following ones.
-          operands.push_back(make_operand<T>(c, shape, (view + i) % 4, static_cast<uint32_t>(i + 1), test.low, test.high));
+          operands.push_back(
+              make_operand<T>(c, shape, (view + i) % 4, static_cast<uint32_t>(i + 1), test.low, test.high));
           tensors.push_back(operands.back().tensor);
         }
         const Tensor result = test.apply(tensors);
@@ -158,9 +162,7 @@ const Shape kFewShapes[] = {{7}, {2, 3, 4}, {0, 3}};
 
 TEST(PointwiseTest, MatchesPlainLoopsInF32) { check_pointwise<float>(context("cpu"), 1e-6, kShapes); }
 TEST(PointwiseTest, MatchesPlainLoopsInF64) { check_pointwise<double>(context("cpu"), 1e-14, kFewShapes); }
-TEST(PointwiseTest, MatchesPlainLoopsOnTheReference) {
-  check_pointwise<float>(context("reference"), 1e-6, kFewShapes);
-}
+TEST(PointwiseTest, MatchesPlainLoopsOnTheReference) { check_pointwise<float>(context("reference"), 1e-6, kFewShapes); }
 
 // ---- Gradients ----
 
@@ -174,7 +176,11 @@ struct GradientCase {
 std::vector<GradientCase> gradient_cases() {
   const Shape square{3, 4};
   std::vector<GradientCase> cases = {
-      {"copy", {square}, [](Tensors x) { return x[0].permute({1, 0}).reshape({12}); }},
+      {"copy",
+       {square},
+       [](Tensors x) {
+         return x[0].permute({1, 0}).reshape({12});
+       }},
       {"neg", {square}, [](Tensors x) { return -x[0]; }},
       {"sqrt", {square}, [](Tensors x) { return sqrt(x[0]); }, 0.5, 4},
       {"abs", {square}, [](Tensors x) { return abs(x[0]); }},
@@ -196,22 +202,42 @@ std::vector<GradientCase> gradient_cases() {
       {"less_equal", {square, square}, [](Tensors x) { return where(less_equal(x[0], x[1]), x[0], x[1] * x[1]); }},
       {"equal", {square, square}, [](Tensors x) { return where(equal(x[0], x[1]), x[0], x[1] * x[1]); }},
       {"not_equal", {square, square}, [](Tensors x) { return where(not_equal(x[0], x[1]), x[0], x[1] * x[1]); }},
-      {"logical_and", {square, square},
+      {"logical_and",
+       {square, square},
        [](Tensors x) { return where(logical_and(less(x[0], x[1]), less(-x[0], x[1])), x[0], x[1]); }},
-      {"logical_or", {square, square},
+      {"logical_or",
+       {square, square},
        [](Tensors x) { return where(logical_or(less(x[0], x[1]), less(-x[0], x[1])), x[0], x[1]); }},
       {"where", {square, square, square}, [](Tensors x) { return where(less(x[0], x[1]), x[1] * x[0], x[2]); }},
       {"fma", {square, square, square}, [](Tensors x) { return fma(x[0], x[1], x[2]); }},
-      {"uniform", {square},
-       [](Tensors x) { return x[0] * uniform(x[0].context(), x[0].shape(), {1, 2, 3}, DType::f64); }},
-      {"normal", {square},
-       [](Tensors x) { return x[0] * normal(x[0].context(), x[0].shape(), {1, 2, 3}, DType::f64); }},
+      {"uniform",
+       {square},
+       [](Tensors x) {
+         return x[0] * uniform(x[0].context(), x[0].shape(), {1, 2, 3}, DType::f64);
+       }},
+      {"normal",
+       {square},
+       [](Tensors x) {
+         return x[0] * normal(x[0].context(), x[0].shape(), {1, 2, 3}, DType::f64);
+       }},
 
       {"broadcast", {square, {4}, {3, 1}}, [](Tensors x) { return x[0] * x[1] + x[2] * x[2]; }},
       {"broadcast of a new axis", {{2, 3, 4}, {3, 4}, {}}, [](Tensors x) { return x[0] * x[1] * x[2]; }},
-      {"reshape", {{2, 6}}, [](Tensors x) { return x[0].reshape({3, 4}) * x[0].reshape({3, 4}); }},
-      {"permute", {{2, 3, 2}}, [](Tensors x) { return x[0].permute({2, 0, 1}) * x[0].permute({2, 0, 1}); }},
-      {"expand", {{1, 3}}, [](Tensors x) { return x[0].expand({2, 4, 3}) * x[0]; }},
+      {"reshape",
+       {{2, 6}},
+       [](Tensors x) {
+         return x[0].reshape({3, 4}) * x[0].reshape({3, 4});
+       }},
+      {"permute",
+       {{2, 3, 2}},
+       [](Tensors x) {
+         return x[0].permute({2, 0, 1}) * x[0].permute({2, 0, 1});
+       }},
+      {"expand",
+       {{1, 3}},
+       [](Tensors x) {
+         return x[0].expand({2, 4, 3}) * x[0];
+       }},
       {"slice", {{3, 5}}, [](Tensors x) { return x[0].slice(1, 1, 3) * x[0].slice(1, 2, 3); }},
       {"pad", {{3, 2}}, [](Tensors x) { return x[0].pad(1, 2, 1).pad(0, 0, 1) * x[0].pad(1, 1, 2).pad(0, 1, 0); }},
       {"pad of a sum", {{3, 2}}, [](Tensors x) { return exp(x[0]).pad(1, 2, 1) * 2.0; }},
@@ -222,12 +248,17 @@ std::vector<GradientCase> gradient_cases() {
       {"sum of rows", {square}, [](Tensors x) { return sum(x[0] * x[0], {1}); }},
       {"sum of columns", {square}, [](Tensors x) { return sum(exp(x[0]), {0}, true); }},
       {"sum of all", {square}, [](Tensors x) { return sum(x[0] * x[0]); }},
-      {"sum of outer axes", {{2, 2, 3, 2}}, [](Tensors x) { return sum(x[0] * x[0], {0, 2}); }},
+      {"sum of outer axes",
+       {{2, 2, 3, 2}},
+       [](Tensors x) {
+         return sum(x[0] * x[0], {0, 2});
+       }},
       {"max", {{3, 5}}, [](Tensors x) { return max(x[0], {1}) * 2.0; }},
       {"mean", {{2, 3, 2}}, [](Tensors x) { return mean(x[0] * x[0], {1}); }},
 
       {"matmul", {{3, 4}, {4, 2}}, [](Tensors x) { return matmul(x[0], x[1]); }},
-      {"matmul transposed", {{4, 3}, {2, 4}},
+      {"matmul transposed",
+       {{4, 3}, {2, 4}},
        [](Tensors x) { return matmul(x[0].transpose(0, 1), x[1].transpose(0, 1)); }},
       {"matmul of batches", {{2, 2, 3, 2}, {2, 2, 2, 3}}, [](Tensors x) { return matmul(x[0], x[1]); }},
       {"matmul, one matrix for all", {{2, 3, 4}, {4, 2}}, [](Tensors x) { return matmul(x[0], x[1]); }},
@@ -237,16 +268,28 @@ std::vector<GradientCase> gradient_cases() {
       {"layer_norm", {{3, 5}, {5}, {5}}, [](Tensors x) { return layer_norm(x[0], x[1], x[2], 1e-5); }},
       {"causal_softmax", {{2, 3, 3}}, [](Tensors x) { return causal_softmax(x[0], 0.7); }},
       {"causal_softmax after a cache", {{2, 5}}, [](Tensors x) { return causal_softmax(x[0], 0.7); }},
-      {"cross_entropy", {{3, 5}},
+      {"split_heads",
+       {{2, 3, 12}},
+       [](Tensors x) {
+         const Heads heads = split_heads(x[0], 2);
+         return heads.queries * heads.keys + exp(heads.values);
+       }},
+      {"cross_entropy",
+       {{3, 5}},
        [](Tensors x) {
          return cross_entropy(x[0], from_host<int32_t>(x[0].context(), std::vector<int32_t>{4, 0, 2}, {3}));
        }},
-      {"embedding", {{4, 3}},
+      {"embedding",
+       {{4, 3}},
        [](Tensors x) {
          const Tensor y = embedding(x[0], from_host<int32_t>(x[0].context(), std::vector<int32_t>{3, 1, 1, 0}, {2, 2}));
          return y * y;
        }},
-      {"dropout", {{4, 6}}, [](Tensors x) { return dropout(x[0], 0.3, {5, 6, 7}); }},
+      {"dropout",
+       {{4, 6}},
+       [](Tensors x) {
+         return dropout(x[0], 0.3, {5, 6, 7});
+       }},
       {"detach", {square}, [](Tensors x) { return x[0] * 2.0 + x[0].detach() * 0.0; }},
       {"relu", {square}, [](Tensors x) { return relu(x[0]); }},
   };
@@ -266,8 +309,8 @@ TEST_P(GradientTest, MatchesCentralDifferences) {
   Context& c = context();
   std::vector<std::vector<double>> values;
   for (size_t i = 0; i < test.shapes.size(); ++i)
-    values.push_back(random_values<double>(element_count(test.shapes[i]), static_cast<uint32_t>(11 + i), test.low,
-                                           test.high));
+    values.push_back(
+        random_values<double>(element_count(test.shapes[i]), static_cast<uint32_t>(11 + i), test.low, test.high));
   // A loss in which every element of the result has a weight of its own.
   const auto loss_of = [&](const std::vector<Tensor>& inputs) {
     const Tensor y = test.apply(inputs);
@@ -302,8 +345,8 @@ TEST_P(GradientTest, MatchesCentralDifferences) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(EveryOperation, GradientTest,
-                         ::testing::Range(0, static_cast<int>(gradient_cases().size())), [](const auto& parameter) {
+INSTANTIATE_TEST_SUITE_P(EveryOperation, GradientTest, ::testing::Range(0, static_cast<int>(gradient_cases().size())),
+                         [](const auto& parameter) {
                            std::string name = gradient_cases()[static_cast<size_t>(parameter.param)].name;
                            for (char& ch : name)
                              if (!std::isalnum(static_cast<unsigned char>(ch))) ch = '_';

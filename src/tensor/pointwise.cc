@@ -69,51 +69,63 @@ void gradient_extremum(const Tensor&, const Tensor& dy, std::span<const Tensor> 
   dx[1] = where(first, zero_like(dy), dy);
 }
 
-#define GRADIENT                                                                                                   \
+#define GRADIENT                                                                                                      \
   [](const Tensor& y [[maybe_unused]], const Tensor& dy [[maybe_unused]], std::span<const Tensor> x [[maybe_unused]], \
      std::span<Tensor> dx [[maybe_unused]])
 
-const std::array kTable = {
-    PointwiseRow{Op::copy, "copy", 1, Domain::any, false, 0, [](KernelBuilder&, const Expr* x, DType) { return x[0]; },
-                 GRADIENT { dx[0] = dy; }},
-    PointwiseRow{Op::neg, "neg", 1, Domain::number, false, 1, unary<ir::Op::neg>, GRADIENT { dx[0] = -dy; }},
-    PointwiseRow{Op::sqrt, "sqrt", 1, Domain::real, false, 8, unary<ir::Op::sqrt>, GRADIENT { dx[0] = dy * 0.5 / y; }},
-    PointwiseRow{Op::abs, "abs", 1, Domain::number, false, 1, unary<ir::Op::abs>,
-                 GRADIENT { dx[0] = where(less(x[0], zero_like(x[0])), -dy, dy); }},
-    PointwiseRow{Op::floor, "floor", 1, Domain::real, false, 4, unary<ir::Op::floor>, nullptr},
-    PointwiseRow{Op::exp, "exp", 1, Domain::real, false, 16, unary<ir::Op::exp>, GRADIENT { dx[0] = dy * y; }},
-    PointwiseRow{Op::log, "log", 1, Domain::real, false, 20, unary<ir::Op::log>, GRADIENT { dx[0] = dy / x[0]; }},
-    PointwiseRow{Op::tanh, "tanh", 1, Domain::real, false, 24, unary<ir::Op::tanh>,
-                 GRADIENT { dx[0] = dy * (1.0 - y * y); }},
-    PointwiseRow{Op::sin, "sin", 1, Domain::real, false, 20, unary<ir::Op::sin>, GRADIENT { dx[0] = dy * cos(x[0]); }},
-    PointwiseRow{Op::cos, "cos", 1, Domain::real, false, 20, unary<ir::Op::cos>, GRADIENT { dx[0] = -(dy * sin(x[0])); }},
-    PointwiseRow{Op::gelu, "gelu", 1, Domain::real, false, 30, compute_gelu, gradient_gelu},
+const std::array kTable = {PointwiseRow{Op::copy, "copy", 1, Domain::any, false, 0,
+                                        [](KernelBuilder&, const Expr* x, DType) { return x[0]; }, GRADIENT{dx[0] = dy;
+}  // namespace
+}  // namespace sporkle::tensor
+, PointwiseRow{Op::neg, "neg", 1, Domain::number, false, 1, unary<ir::Op::neg>, GRADIENT{dx[0] = -dy;
+}
+}
+, PointwiseRow{Op::sqrt, "sqrt", 1, Domain::real, false, 8, unary<ir::Op::sqrt>, GRADIENT{dx[0] = dy * 0.5 / y;
+}
+}
+, PointwiseRow{Op::abs, "abs", 1, Domain::number, false, 1, unary<ir::Op::abs>,
+               GRADIENT{dx[0] = where(less(x[0], zero_like(x[0])), -dy, dy);
+}
+}
+, PointwiseRow{Op::floor, "floor", 1, Domain::real, false, 4, unary<ir::Op::floor>, nullptr},
+    PointwiseRow{Op::exp, "exp", 1, Domain::real, false, 16, unary<ir::Op::exp>, GRADIENT{dx[0] = dy * y;
+}
+}
+, PointwiseRow{Op::log, "log", 1, Domain::real, false, 20, unary<ir::Op::log>, GRADIENT{dx[0] = dy / x[0];
+}
+}
+, PointwiseRow{Op::tanh, "tanh", 1, Domain::real, false, 24, unary<ir::Op::tanh>, GRADIENT{dx[0] = dy * (1.0 - y * y);
+}
+}
+, PointwiseRow{Op::sin, "sin", 1, Domain::real, false, 20, unary<ir::Op::sin>, GRADIENT{dx[0] = dy * cos(x[0]);
+}
+}
+, PointwiseRow{Op::cos, "cos", 1, Domain::real, false, 20, unary<ir::Op::cos>, GRADIENT{dx[0] = -(dy * sin(x[0]));
+}
+}
+, PointwiseRow{Op::gelu, "gelu", 1, Domain::real, false, 30, compute_gelu, gradient_gelu},
     PointwiseRow{Op::cast, "cast", 1, Domain::any, false, 1,
                  [](KernelBuilder&, const Expr* x, DType type) { return dsl::cast(type, x[0]); },
-                 GRADIENT {
-                   if (ir::is_float(x[0].dtype())) dx[0] = dy.cast(x[0].dtype());
-                 }},
-    PointwiseRow{Op::add, "add", 2, Domain::number, false, 1, binary<ir::Op::add>,
-                 GRADIENT {
-                   dx[0] = dy;
-                   dx[1] = dy;
-                 }},
-    PointwiseRow{Op::sub, "sub", 2, Domain::number, false, 1, binary<ir::Op::sub>,
-                 GRADIENT {
-                   dx[0] = dy;
-                   dx[1] = -dy;
-                 }},
-    PointwiseRow{Op::mul, "mul", 2, Domain::number, false, 1, binary<ir::Op::mul>,
-                 GRADIENT {
-                   dx[0] = dy * x[1];
-                   dx[1] = dy * x[0];
-                 }},
-    PointwiseRow{Op::div, "div", 2, Domain::number, false, 8, binary<ir::Op::div>,
-                 GRADIENT {
-                   dx[0] = dy / x[1];
-                   dx[1] = -(dy * y / x[1]);
-                 }},
-    PointwiseRow{Op::min, "minimum", 2, Domain::number, false, 1, binary<ir::Op::min>, gradient_extremum<true>},
+                 GRADIENT{if (ir::is_float(x[0].dtype())) dx[0] = dy.cast(x[0].dtype());
+}
+}
+, PointwiseRow{Op::add, "add", 2, Domain::number, false, 1, binary<ir::Op::add>, GRADIENT{dx[0] = dy;
+dx[1] = dy;
+}
+}
+, PointwiseRow{Op::sub, "sub", 2, Domain::number, false, 1, binary<ir::Op::sub>, GRADIENT{dx[0] = dy;
+dx[1] = -dy;
+}
+}
+, PointwiseRow{Op::mul, "mul", 2, Domain::number, false, 1, binary<ir::Op::mul>, GRADIENT{dx[0] = dy * x[1];
+dx[1] = dy * x[0];
+}
+}
+, PointwiseRow{Op::div, "div", 2, Domain::number, false, 8, binary<ir::Op::div>, GRADIENT{dx[0] = dy / x[1];
+dx[1] = -(dy * y / x[1]);
+}
+}
+, PointwiseRow{Op::min, "minimum", 2, Domain::number, false, 1, binary<ir::Op::min>, gradient_extremum<true>},
     PointwiseRow{Op::max, "maximum", 2, Domain::number, false, 1, binary<ir::Op::max>, gradient_extremum<false>},
     PointwiseRow{Op::less, "less", 2, Domain::number, true, 1, binary<ir::Op::less>, nullptr},
     PointwiseRow{Op::less_equal, "less_equal", 2, Domain::number, true, 1, binary<ir::Op::less_equal>, nullptr},
@@ -123,20 +135,21 @@ const std::array kTable = {
     PointwiseRow{Op::logical_or, "logical_or", 2, Domain::boolean, true, 1, binary<ir::Op::bit_or>, nullptr},
     PointwiseRow{Op::where, "where", 3, Domain::any, false, 1,
                  [](KernelBuilder&, const Expr* x, DType) { return dsl::select(x[0], x[1], x[2]); },
-                 GRADIENT {
-                   dx[1] = where(x[0], dy, zero_like(dy));
-                   dx[2] = where(x[0], zero_like(dy), dy);
-                 }},
-    PointwiseRow{Op::fma, "fma", 3, Domain::real, false, 1,
-                 [](KernelBuilder&, const Expr* x, DType) { return dsl::fma(x[0], x[1], x[2]); },
-                 GRADIENT {
-                   dx[0] = dy * x[1];
-                   dx[1] = dy * x[0];
-                   dx[2] = dy;
-                 }},
-    PointwiseRow{Op::uniform, "uniform", 0, Domain::real, false, 60, compute_uniform, nullptr},
+                 GRADIENT{dx[1] = where(x[0], dy, zero_like(dy));
+dx[2] = where(x[0], zero_like(dy), dy);
+}
+}
+, PointwiseRow{Op::fma, "fma", 3, Domain::real, false, 1,
+               [](KernelBuilder&, const Expr* x, DType) { return dsl::fma(x[0], x[1], x[2]); },
+               GRADIENT{dx[0] = dy * x[1];
+dx[1] = dy * x[0];
+dx[2] = dy;
+}
+}
+, PointwiseRow{Op::uniform, "uniform", 0, Domain::real, false, 60, compute_uniform, nullptr},
     PointwiseRow{Op::normal, "normal", 0, Domain::real, false, 110, compute_normal, nullptr},
-};
+}
+;
 #undef GRADIENT
 
 // Operands of one type and, after broadcasting, of one shape.
@@ -148,8 +161,7 @@ Tensor apply(Op op, std::array<Tensor, 3> x) {
   Context& context = x[0].context();
   const auto wrong = [&](std::string_view why) {
     std::string message = std::string(row.name) + ":";
-    for (const Tensor& t : operands)
-      message += " " + std::string(ir::dtype_name(t.dtype())) + to_string(t.shape());
+    for (const Tensor& t : operands) message += " " + std::string(ir::dtype_name(t.dtype())) + to_string(t.shape());
     return error_tensor(&context, invalid_argument(message + ": " + std::string(why)));
   };
 

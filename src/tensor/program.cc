@@ -63,7 +63,8 @@ class ProgramBuilder {
       return compose(chain, &leaf.view) ? add_leaf(leaf) : -1;
     }
     switch (node->op) {
-      case Op::constant: return add_scalar(node->dtype, node->number);
+      case Op::constant:
+        return add_scalar(node->dtype, node->number);
       case Op::index: {
         const int position = axis_index(node->shape, static_cast<int>(node->number), chain);
         return position < 0 ? -1 : add(Op::cast, DType::i32, {position, -1, -1});
@@ -77,8 +78,10 @@ class ProgramBuilder {
         const int key = add_scalar(DType::u32, node->number & 0xFFFFFFFF);
         return add(node->op, node->dtype, {position, counter, key});
       }
-      case Op::pad: return compute_pad(node, chain, mask);
-      default: break;
+      case Op::pad:
+        return compute_pad(node, chain, mask);
+      default:
+        break;
     }
     assert(is_pointwise(node->op));
     std::array<int, 3> arguments{-1, -1, -1};
@@ -101,8 +104,8 @@ class ProgramBuilder {
         inside = both(inside, add(Op::less_equal, DType::boolean,
                                   {add_scalar(DType::i64, static_cast<uint64_t>(begin)), position, -1}));
       if (end < node->shape[axis])
-        inside = both(inside,
-                      add(Op::less, DType::boolean, {position, add_scalar(DType::i64, static_cast<uint64_t>(end)), -1}));
+        inside = both(
+            inside, add(Op::less, DType::boolean, {position, add_scalar(DType::i64, static_cast<uint64_t>(end)), -1}));
     }
     const int inner = value(node->inputs[0].get(), extend(chain, node), both(mask, inside));
     if (inner < 0) return -1;
@@ -271,7 +274,8 @@ void ProgramCode::declare_scalars(dsl::KernelBuilder& k) {
   }
 }
 
-dsl::Expr ProgramCode::evaluate(dsl::KernelBuilder& k, std::span<const dsl::Expr> indices, const dsl::Expr* accumulator) {
+dsl::Expr ProgramCode::evaluate(dsl::KernelBuilder& k, std::span<const dsl::Expr> indices,
+                                const dsl::Expr* accumulator) {
   std::vector<dsl::Expr> values;
   values.reserve(program_->code.size());
   for (const Instruction& instruction : program_->code) {
@@ -286,9 +290,15 @@ dsl::Expr ProgramCode::evaluate(dsl::KernelBuilder& k, std::span<const dsl::Expr
     const Leaf& leaf = program_->leaves[number];
     const LeafArguments& given = arguments_[number];
     switch (leaf.kind) {
-      case Leaf::Kind::scalar: values.push_back(given.scalar); break;
-      case Leaf::Kind::accumulator: values.push_back(*accumulator); break;
-      case Leaf::Kind::index: values.push_back(given.scalar + affine(leaf.view.strides, given.strides, indices)); break;
+      case Leaf::Kind::scalar:
+        values.push_back(given.scalar);
+        break;
+      case Leaf::Kind::accumulator:
+        values.push_back(*accumulator);
+        break;
+      case Leaf::Kind::index:
+        values.push_back(given.scalar + affine(leaf.view.strides, given.strides, indices));
+        break;
       case Leaf::Kind::load: {
         const dsl::Expr position = affine(leaf.view.strides, given.strides, indices);
         if (leaf.mask < 0)

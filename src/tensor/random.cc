@@ -61,8 +61,9 @@ Tensor normal(Context& context, const Shape& shape, RandomKey key, DType type) {
 Tensor dropout(const Tensor& x, double probability, RandomKey key) {
   if (!x.ok() || probability == 0.0) return x;
   if (!(probability > 0.0 && probability < 1.0))
-    return error_tensor(&x.context(), invalid_argument("dropout: the probability must be at least 0 and less than 1, not " +
-                                                       std::to_string(probability)));
+    return error_tensor(&x.context(),
+                        invalid_argument("dropout: the probability must be at least 0 and less than 1, not " +
+                                         std::to_string(probability)));
   const Tensor random = uniform(x.context(), x.shape(), key, x.dtype());
   const Tensor kept = less_equal(full_like(random, probability), random);
   return where(kept, x * (1.0 / (1.0 - probability)), full_like(x, 0.0));

@@ -16,9 +16,9 @@ TEST(PhiloxTest, GivesTheKnownAnswers) {
   struct Answer {
     uint32_t low, high, key, first, second;
   };
-  for (const Answer& a : {Answer{0, 0, 0, 0xff1dae59, 0x6cd10df2},
-                          Answer{0xffffffff, 0xffffffff, 0xffffffff, 0x2c3f628b, 0xab4fd7ad},
-                          Answer{0x243f6a88, 0x85a308d3, 0x13198a2e, 0xdd7ce038, 0xf62a4c12}}) {
+  for (const Answer& a :
+       {Answer{0, 0, 0, 0xff1dae59, 0x6cd10df2}, Answer{0xffffffff, 0xffffffff, 0xffffffff, 0x2c3f628b, 0xab4fd7ad},
+        Answer{0x243f6a88, 0x85a308d3, 0x13198a2e, 0xdd7ce038, 0xf62a4c12}}) {
     const Philox result = philox2x32(a.low, a.high, a.key);
     EXPECT_EQ(result.low, a.first);
     EXPECT_EQ(result.high, a.second);

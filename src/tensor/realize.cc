@@ -30,10 +30,14 @@ Status allocate_results(Context& context, const Step& step, std::vector<std::sha
 
 Status launch(Launcher& launcher, const Step& step, std::span<const std::shared_ptr<Storage>> unwanted) {
   switch (step.kind) {
-    case Step::Kind::pointwise: return launch_pointwise(launcher, step);
-    case Step::Kind::reduce: return launch_reduce(launcher, step);
-    case Step::Kind::matmul: return launch_matmul(launcher, step);
-    case Step::Kind::call: return launch_call(launcher, step, unwanted);
+    case Step::Kind::pointwise:
+      return launch_pointwise(launcher, step);
+    case Step::Kind::reduce:
+      return launch_reduce(launcher, step);
+    case Step::Kind::matmul:
+      return launch_matmul(launcher, step);
+    case Step::Kind::call:
+      return launch_call(launcher, step, unwanted);
   }
   return {};
 }

@@ -62,8 +62,8 @@ Strides contiguous_strides(const Shape& shape);
 // The shape both broadcast to (aligned at the last axis, an extent of 1 stretches).
 Result<Shape> broadcast_shapes(const Shape& a, const Shape& b);
 
-// Strides that show the elements of a strided view of shape `from` as shape `to` (same number of elements), in row-major
-// order and without moving them. False when there are none.
+// Strides that show the elements of a strided view of shape `from` as shape `to` (same number of elements), in
+// row-major order and without moving them. False when there are none.
 bool reshape_strides(const Shape& from, const Strides& strides, const Shape& to, Strides* result);
 
 }  // namespace sporkle::tensor

@@ -106,8 +106,8 @@ Tensor Tensor::reshape(const Shape& wanted) const {
     if (fits) to[free_axis] = size() / known;
   }
   if (!fits || !check_shape(to).ok() || element_count(to) != size())
-    return error_tensor(&context(), invalid_argument("reshape: " + to_string(shape()) + " does not fit " +
-                                                     to_string(wanted)));
+    return error_tensor(&context(),
+                        invalid_argument("reshape: " + to_string(shape()) + " does not fit " + to_string(wanted)));
   if (to == shape()) return *this;
   View view;
   Strides strides;
@@ -128,8 +128,8 @@ Tensor Tensor::permute(const Dims& axes) const {
     to.push_back(shape()[static_cast<int>(axis)]);
   }
   if (axes.rank() != rank() || seen != (1u << rank()) - 1)
-    return error_tensor(&context(), invalid_argument("permute: " + to_string(axes) + " is no permutation of the axes of " +
-                                                     to_string(shape())));
+    return error_tensor(&context(), invalid_argument("permute: " + to_string(axes) +
+                                                     " is no permutation of the axes of " + to_string(shape())));
   return identity ? *this : Tensor(movement(Op::permute, *this, to, axes));
 }
 
@@ -158,8 +158,8 @@ Tensor Tensor::slice(int axis, int64_t start, int64_t count) const {
   const int64_t extent = shape()[axis];
   if (start < 0 || count < 0 || start > extent || count > extent - start)
     return error_tensor(&context(), invalid_argument("slice: elements " + std::to_string(start) + " to " +
-                                                     std::to_string(start + count) + " of axis " + std::to_string(axis) +
-                                                     " do not lie in " + to_string(shape())));
+                                                     std::to_string(start + count) + " of axis " +
+                                                     std::to_string(axis) + " do not lie in " + to_string(shape())));
   if (count == extent) return *this;
   Shape to = shape();
   to[axis] = count;
@@ -198,9 +198,9 @@ Tensor Tensor::pad(int axis, int64_t before, int64_t after) const {
   Shape to = shape();
   to[axis] += before + after;
   if (before < 0 || after < 0 || !check_shape(to).ok())
-    return error_tensor(&context(), invalid_argument("pad: cannot add " + std::to_string(before) + " and " +
-                                                     std::to_string(after) + " to axis " + std::to_string(axis) +
-                                                     " of " + to_string(shape())));
+    return error_tensor(&context(),
+                        invalid_argument("pad: cannot add " + std::to_string(before) + " and " + std::to_string(after) +
+                                         " to axis " + std::to_string(axis) + " of " + to_string(shape())));
   if (before == 0 && after == 0) return *this;
   Dims starts = Dims::filled(rank(), 0);
   starts[axis] = before;
@@ -277,8 +277,8 @@ Tensor index(Context& context, const Shape& shape, int axis) {
   if (Status status = check_shape(shape); !status.ok()) return error_tensor(&context, status);
   if (axis < 0) axis += shape.rank();
   if (axis < 0 || axis >= shape.rank())
-    return error_tensor(&context, invalid_argument("index: shape " + to_string(shape) + " has no axis " +
-                                                   std::to_string(axis)));
+    return error_tensor(&context,
+                        invalid_argument("index: shape " + to_string(shape) + " has no axis " + std::to_string(axis)));
   NodeRef node = make_node(Op::index, context, DType::i32, shape, {});
   node->number = static_cast<uint64_t>(axis);
   return Tensor(std::move(node));
@@ -317,8 +317,8 @@ Tensor reduce(std::string_view name, ir::Combine combine, const Tensor& x, const
       to[i] = 1;
     }
     if (count == 0 && combine == ir::Combine::max)
-      return error_tensor(&x.context(),
-                          invalid_argument(std::string(name) + ": no elements along the axes of " + to_string(x.shape())));
+      return error_tensor(&x.context(), invalid_argument(std::string(name) + ": no elements along the axes of " +
+                                                         to_string(x.shape())));
     if (count != 1) {
       NodeRef node = make_node(Op::reduce, x.context(), x.dtype(), to, {y.node()});
       node->dims = {begin, end};
@@ -357,12 +357,13 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
   Tensor failed;
   if (!check_operands("matmul", std::array{a, b}, &failed).ok()) return failed;
   const auto mismatch = [&](std::string_view why) {
-    return error_tensor(&a.context(), invalid_argument("matmul: " + describe(a) + " x " + describe(b) + ": " +
-                                                       std::string(why)));
+    return error_tensor(&a.context(),
+                        invalid_argument("matmul: " + describe(a) + " x " + describe(b) + ": " + std::string(why)));
   };
   if (a.rank() < 2 || b.rank() < 2) return mismatch("both operands need two axes or more");
   if (a.dtype() != b.dtype() || !ir::is_float(a.dtype())) return mismatch("both operands must be f32, or both f64");
-  if (a.extent(-1) != b.extent(-2)) return mismatch("the last axis of the first and the last but one of the second differ");
+  if (a.extent(-1) != b.extent(-2))
+    return mismatch("the last axis of the first and the last but one of the second differ");
   const int64_t m = a.extent(-2), n = b.extent(-1), k = a.extent(-1);
   Context& context = a.context();
 
@@ -442,8 +443,8 @@ Status read_elements(const Tensor& tensor, size_t element_size, std::byte* desti
   for (int64_t i = 0, count = tensor.size(); i < count; ++i) {
     int64_t at = 0;
     for (int d = 0; d < shape.rank(); ++d) at += position[d] * view.strides[d];
-    std::memcpy(destination + static_cast<size_t>(i) * element_size, staged.data() + static_cast<size_t>(at) * element_size,
-                element_size);
+    std::memcpy(destination + static_cast<size_t>(i) * element_size,
+                staged.data() + static_cast<size_t>(at) * element_size, element_size);
     for (int d = shape.rank() - 1; d >= 0 && ++position[d] == shape[d]; --d) position[d] = 0;
   }
   return {};
@@ -476,10 +477,14 @@ Result<double> Tensor::item() const {
     return static_cast<double>(value);
   };
   switch (dtype()) {
-    case DType::f32: return as(0.0f);
-    case DType::f64: return as(0.0);
-    case DType::i32: return as(int32_t{0});
-    default: return as(uint8_t{0});
+    case DType::f32:
+      return as(0.0f);
+    case DType::f64:
+      return as(0.0);
+    case DType::i32:
+      return as(int32_t{0});
+    default:
+      return as(uint8_t{0});
   }
 }
 

@@ -130,8 +130,8 @@ Tensor max(const Tensor& x, const Dims& axes = {}, bool keep_axes = false);
 Tensor mean(const Tensor& x, const Dims& axes = {}, bool keep_axes = false);
 
 // ---- Products ----
-// [..., m, k] x [..., k, n] -> [..., m, n]; the axes in front broadcast. Every element is one chain of fused multiply-adds
-// over k. Transposed and otherwise strided operands are read in place.
+// [..., m, k] x [..., k, n] -> [..., m, n]; the axes in front broadcast. Every element is one chain of fused
+// multiply-adds over k. Transposed and otherwise strided operands are read in place.
 Tensor matmul(const Tensor& a, const Tensor& b);
 
 // ---- Joining ----

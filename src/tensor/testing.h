@@ -35,7 +35,8 @@ template <typename T = float>
 std::vector<T> random_values(int64_t count, uint32_t seed, double low = -2, double high = 2) {
   std::mt19937 generator(seed);
   std::vector<T> values;
-  for (int64_t i = 0; i < count; ++i) values.push_back(static_cast<T>(low + (high - low) * (generator() / 4294967296.0)));
+  for (int64_t i = 0; i < count; ++i)
+    values.push_back(static_cast<T>(low + (high - low) * (generator() / 4294967296.0)));
   return values;
 }
 
@@ -55,10 +56,14 @@ std::vector<T> read(const Tensor& tensor) {
 inline std::vector<double> read_numbers(const Tensor& tensor) {
   const auto widen = [](const auto& values) { return std::vector<double>(values.begin(), values.end()); };
   switch (tensor.dtype()) {
-    case DType::f32: return widen(read<float>(tensor));
-    case DType::f64: return widen(read<double>(tensor));
-    case DType::i32: return widen(read<int32_t>(tensor));
-    default: return widen(read<uint8_t>(tensor));
+    case DType::f32:
+      return widen(read<float>(tensor));
+    case DType::f64:
+      return widen(read<double>(tensor));
+    case DType::i32:
+      return widen(read<int32_t>(tensor));
+    default:
+      return widen(read<uint8_t>(tensor));
   }
 }
 

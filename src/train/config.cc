@@ -14,7 +14,6 @@ namespace {
 
 constexpr int64_t kMany = int64_t{1} << 40;
 constexpr int64_t kAny = std::numeric_limits<int64_t>::max();
-constexpr int64_t kMostTokensPerStep = int64_t{1} << 28;
 // A step of more tokens than this would not fit in any machine's memory, and its buffers not in our arithmetic.
 constexpr int64_t kMostTokensPerStep = int64_t{1} << 30;
 

@@ -101,7 +101,8 @@ Result<std::vector<std::byte>> quantize(std::span<const float> values, uint32_t 
       finite &= std::isfinite(magnitude);
       largest = magnitude > largest ? magnitude : largest;
     }
-    if (!finite) return invalid_argument("cannot quantise a value that is not finite, near index " + std::to_string(begin));
+    if (!finite)
+      return invalid_argument("cannot quantise a value that is not finite, near index " + std::to_string(begin));
     const float scale = largest / 127.0f;
     std::memcpy(scales + b * sizeof(float), &scale, sizeof scale);
     // A subnormal scale is inexact, and may be 0: clamp, and send zeros; error feedback keeps what is left.

@@ -59,8 +59,8 @@ class ErrorFeedback {
 
  private:
   std::vector<float> residual_;
-  std::vector<float> sum_;             // residual + update of the message under way; empty when there is none
-  std::vector<std::byte> message_;     // its encoded form
+  std::vector<float> sum_;          // residual + update of the message under way; empty when there is none
+  std::vector<std::byte> message_;  // its encoded form
 };
 
 }  // namespace sporkle::train

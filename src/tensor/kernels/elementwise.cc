@@ -9,9 +9,12 @@ namespace {
 // are one loop over threads, taken apart by division once for each of its iterations.
 std::string schedule_of(int rank) {
   switch (rank) {
-    case 1: return "i0:thread8192 i0:vecx2";
-    case 2: return "i0:thread i1:vec";
-    default: return "outer:thread i" + std::to_string(rank - 1) + ":vec";
+    case 1:
+      return "i0:thread8192 i0:vecx2";
+    case 2:
+      return "i0:thread i1:vec";
+    default:
+      return "outer:thread i" + std::to_string(rank - 1) + ":vec";
   }
 }
 
@@ -68,8 +71,8 @@ Status launch_pointwise(Launcher& launcher, const Step& step) {
     for (Strides* access : accesses) *access = {0};
   }
 
-  std::string key = "pointwise " + std::string(ir::dtype_name(node->dtype)) + ":" + stride_classes(result_strides) + " " +
-                    ProgramCode::key(program);
+  std::string key = "pointwise " + std::string(ir::dtype_name(node->dtype)) + ":" + stride_classes(result_strides) +
+                    " " + ProgramCode::key(program);
   std::vector<hal::Binding> bindings;
   ProgramCode::append_bindings(program, &bindings);
   bindings.push_back({node->storage->buffer(), 0});

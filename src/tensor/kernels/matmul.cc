@@ -100,7 +100,8 @@ ir::Kernel trace(const Product& p) {
       if (p.direct) {
         k.range("m", tile_rows, [&](dsl::Expr row) {
           k.range("n", dsl::min(width, columns - first_column), [&](dsl::Expr column) {
-            element(row, column, [&](dsl::Expr i) { return b[b_index(i, column)]; }, nullptr);
+            element(
+                row, column, [&](dsl::Expr i) { return b[b_index(i, column)]; }, nullptr);
           });
         });
         return;
@@ -115,7 +116,8 @@ ir::Kernel trace(const Product& p) {
       k.range("m", tile_rows, [&](dsl::Expr row) {
         k.range("n", width, [&](dsl::Expr column) {
           const dsl::Expr mask = first_column + column < columns;
-          element(row, column, [&](dsl::Expr i) { return panel[i * width + column]; }, &mask);
+          element(
+              row, column, [&](dsl::Expr i) { return panel[i * width + column]; }, &mask);
         });
       });
     });
@@ -161,8 +163,8 @@ Status launch_matmul(Launcher& launcher, const Step& step) {
   const TilePreset preset = choose_preset(context.vector_width(), lanes, columns);
   product.columns = lanes * preset.vectors;
 
-  const std::string vectors = "vec" + std::to_string(lanes) +
-                              (preset.vectors > 1 ? "x" + std::to_string(preset.vectors) : std::string());
+  const std::string vectors =
+      "vec" + std::to_string(lanes) + (preset.vectors > 1 ? "x" + std::to_string(preset.vectors) : std::string());
   const std::string schedule =
       "tile:thread " + (product.direct ? "m:tile4" : "pack_n:" + vectors + " m:tile" + std::to_string(preset.rows)) +
       " n:" + vectors + " k:unroll2";
@@ -173,8 +175,8 @@ Status launch_matmul(Launcher& launcher, const Step& step) {
   const int64_t tiles = 4 * int64_t{launcher.context().device().info().threads};
   int64_t block_rows = rows;
   if (!product.direct && panels < tiles)
-    block_rows = std::min(rows, std::max(kMinRows, divide_up(divide_up(rows, divide_up(tiles, panels)), preset.rows) *
-                                                       preset.rows));
+    block_rows = std::min(
+        rows, std::max(kMinRows, divide_up(divide_up(rows, divide_up(tiles, panels)), preset.rows) * preset.rows));
 
   const int64_t longest = kPassBytes / element_size;
   const int64_t passes = product.direct ? 1 : std::max<int64_t>(divide_up(depth, longest), 1);
@@ -184,7 +186,8 @@ Status launch_matmul(Launcher& launcher, const Step& step) {
     product.continues = pass > 0;
     product.epilogue = pass == passes - 1 && step.program.result >= 0 ? &step.program : nullptr;
     std::string key = "matmul " + std::string(ir::dtype_name(node->dtype)) + " " + stride_classes(product.a) + " " +
-                      stride_classes(product.b) + " " + stride_classes(product.c) + " " + std::to_string(product.columns);
+                      stride_classes(product.b) + " " + stride_classes(product.c) + " " +
+                      std::to_string(product.columns);
     key += product.direct ? " direct" : " packed";
     if (product.continues) key += " continued";
     if (product.epilogue) key += " " + ProgramCode::key(*product.epilogue);
@@ -192,9 +195,8 @@ Status launch_matmul(Launcher& launcher, const Step& step) {
     const auto offset = [&](const MatrixOperand& operand, int64_t stride) {
       return static_cast<uint64_t>((operand.view.offset + first * stride) * element_size);
     };
-    std::vector<hal::Binding> bindings{
-        {step.a.base->storage->buffer(), offset(step.a, product.a[rank - 1])},
-        {step.b.base->storage->buffer(), offset(step.b, product.b[rank - 2])}};
+    std::vector<hal::Binding> bindings{{step.a.base->storage->buffer(), offset(step.a, product.a[rank - 1])},
+                                       {step.b.base->storage->buffer(), offset(step.b, product.b[rank - 2])}};
     if (product.epilogue) ProgramCode::append_bindings(*product.epilogue, &bindings);
     bindings.push_back({result->storage->buffer(), 0});
     std::vector<uint64_t> scalars;
@@ -205,8 +207,8 @@ Status launch_matmul(Launcher& launcher, const Step& step) {
     append_strides(product.b, &scalars);
     append_strides(product.c, &scalars);
     if (product.epilogue) ProgramCode::append_scalars(*product.epilogue, &scalars);
-    SPORKLE_RETURN_IF_ERROR(
-        launcher.dispatch(key, schedule, [&] { return trace(product); }, std::move(bindings), std::move(scalars)));
+    SPORKLE_RETURN_IF_ERROR(launcher.dispatch(
+        key, schedule, [&] { return trace(product); }, std::move(bindings), std::move(scalars)));
   }
   return {};
 }

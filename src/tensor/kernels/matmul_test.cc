@@ -89,8 +89,8 @@ TEST(MatmulTest, BroadcastsTheAxesInFront) {
   const Tensor a = testing::random_tensor(c, {3, 1, 5, 4}, 1), b = testing::random_tensor(c, {2, 4, 6}, 2);
   const Tensor product = matmul(a, b);
   ASSERT_EQ(product.shape(), (Shape{3, 2, 5, 6}));
-  const Tensor copied =
-      matmul(a.expand({3, 2, 5, 4}).contiguous().reshape({6, 5, 4}), b.expand({3, 2, 4, 6}).contiguous().reshape({6, 4, 6}));
+  const Tensor copied = matmul(a.expand({3, 2, 5, 4}).contiguous().reshape({6, 5, 4}),
+                               b.expand({3, 2, 4, 6}).contiguous().reshape({6, 4, 6}));
   EXPECT_TRUE(same_bits(read(product), read(copied)));
 }
 

@@ -112,7 +112,8 @@ Status launch_pass(Launcher& launcher, const Pass& pass, const hal::BufferRef& r
     scalars.push_back(static_cast<uint64_t>(pass.chunks));
   }
   ProgramCode::append_scalars(pass.program, &scalars);
-  return launcher.dispatch(key, schedule, [&] { return trace(pass); }, std::move(bindings), std::move(scalars));
+  return launcher.dispatch(
+      key, schedule, [&] { return trace(pass); }, std::move(bindings), std::move(scalars));
 }
 
 // Axes [begin, end) of loops and of every access, merged.
@@ -125,7 +126,8 @@ Group merge_group(const Program& program, int begin, int end) {
   const auto part = [&](const Dims& dims) { return Dims(std::span(dims.begin() + begin, dims.begin() + end)); };
   Group group{part(program.loops), {}};
   for (const Leaf& leaf : program.leaves)
-    if (leaf.kind == Leaf::Kind::load || leaf.kind == Leaf::Kind::index) group.strides.push_back(part(leaf.view.strides));
+    if (leaf.kind == Leaf::Kind::load || leaf.kind == Leaf::Kind::index)
+      group.strides.push_back(part(leaf.view.strides));
   std::vector<Strides*> accesses;
   for (Strides& strides : group.strides) accesses.push_back(&strides);
   merge_loops(&group.extents, accesses);
