@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """Compares Sporkle with Hugging Face's libraries, which are no dependency of Sporkle: install them in a virtual
-environment of your own (pip install tokenizers).
+environment of your own (pip install tokenizers torch transformers).
 
     tools/check_huggingface.py tokenizer [--sporkle build/release/sporkle] [--text FILE]
         Trains tokenizers with both, encodes FILE (default: random Unicode) with both, and compares every token: those of
         Sporkle are read from the token file that `sporkle train` leaves in its cache.
+    tools/check_huggingface.py checkpoints [--sporkle build/release/sporkle]
+        Trains a model with Sporkle and loads its checkpoint with transformers, and the other way round; the logits of
+        every position must agree to 1e-4, and the model's shape and text must survive.
     tools/check_huggingface.py fixtures
         Writes src/train/testdata/tokenizer_*.json, which the tests compare with.
 
@@ -17,6 +20,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -150,6 +154,98 @@ def check_tokenizers(sporkle: pathlib.Path, text_file: pathlib.Path | None) -> i
     return failures
 
 
+MOST_LOGIT_DIFFERENCE = 1e-4
+
+
+def sporkle_logits(sporkle: pathlib.Path, checkpoint: pathlib.Path, text_file: pathlib.Path, environment: dict):
+    """The text's first tokens and their logits, [tokens, vocabulary], by `sporkle eval --logits`."""
+    command = [str(sporkle), "eval", str(checkpoint), str(text_file), "--logits"]
+    result = json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
+    return result["tokens"], result["logits"]
+
+
+def compare_logits(what: str, model, tokens: list[int], logits: list[list[float]]) -> bool:
+    import torch
+
+    with torch.no_grad():
+        expected = model(torch.tensor([tokens])).logits[0]
+    found = torch.tensor(logits)
+    if found.shape != expected.shape:
+        print(f"DIFFERS  {what}: shapes {tuple(found.shape)} and {tuple(expected.shape)}")
+        return False
+    difference = (found - expected).abs().max().item()
+    equal = difference <= MOST_LOGIT_DIFFERENCE
+    print(f"{'equal' if equal else 'DIFFERS':8} {what}: largest difference {difference:.2e} among {found.numel()} logits "
+          f"up to {expected.abs().max().item():.2f}")
+    return equal
+
+
+def check_checkpoints(sporkle: pathlib.Path) -> int:
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    torch.manual_seed(1)
+    failures = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        environment = {**os.environ, "SPORKLE_CACHE": str(folder / "cache")}
+        text_file = folder / "text.txt"
+        text_file.write_text(FIXTURE_TEXT * 20, encoding="utf-8", newline="")
+        for tokenizer in ("bytes", "bpe"):
+            output = folder / f"sporkle-{tokenizer}"
+            config = folder / f"{tokenizer}.toml"
+            config.write_text(
+                f'[data]\npath = {json.dumps(str(text_file))}\ntokenizer = "{tokenizer}"\nvocab_size = 400\n'
+                f'[model]\nlayers = 3\nheads = 4\nwidth = 64\ncontext = 96\n'
+                f'[train]\nsteps = 60\nbatch_size = 4\nlearning_rate = 3e-3\neval_batches = 1\n'
+                f'[output]\ndirectory = {json.dumps(str(output))}\n',
+                encoding="utf-8",
+            )
+            subprocess.run([str(sporkle), "train", str(config)], env=environment, check=True, stdout=subprocess.DEVNULL)
+            model = GPT2LMHeadModel.from_pretrained(output / "latest").eval()
+            tokens, logits = sporkle_logits(sporkle, output, text_file, environment)
+            failures += not compare_logits(f"Sporkle's checkpoint in transformers, {tokenizer}", model, tokens, logits)
+            # Once more through transformers' own files.
+            again = folder / f"again-{tokenizer}"
+            model.save_pretrained(again)
+            for kept in ("sporkle.json", "tokenizer.json"):
+                if (output / "latest" / kept).exists():
+                    (again / kept).write_bytes((output / "latest" / kept).read_bytes())
+            tokens, logits = sporkle_logits(sporkle, again, text_file, environment)
+            failures += not compare_logits(f"the same saved by transformers, {tokenizer}", model, tokens, logits)
+        theirs = folder / "huggingface"
+        train_tokenizer(text_file, 400).save(str(folder / "tokenizer.json"))
+        # Larger than usual, so that the logits are not all alike.
+        shape = GPT2Config(vocab_size=400, n_positions=80, n_embd=48, n_layer=2, n_head=3, initializer_range=0.2,
+                           bos_token_id=399, eos_token_id=399)
+        model = GPT2LMHeadModel(shape).eval()
+        model.save_pretrained(theirs)
+        (theirs / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
+        tokens, logits = sporkle_logits(sporkle, theirs, text_file, environment)
+        failures += not compare_logits("a checkpoint of transformers in Sporkle", model, tokens, logits)
+        prompt = "And God said"
+        written = subprocess.run(
+            [str(sporkle), "generate", str(theirs), "--prompt", prompt, "--tokens", "40", "--temperature", "0", "--json"],
+            env=environment, check=True, stdout=subprocess.PIPE).stdout
+        # Each side has its own idea of how many replacement characters stand for malformed bytes.
+        text = re.sub("\ufffd+", "\ufffd", json.loads(written.splitlines()[-1])["text"])
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(theirs / "tokenizer.json"))
+        ids = torch.tensor([tokenizer.encode(prompt).ids])
+        end = tokenizer.token_to_id("<|endoftext|>")
+        expected_ids = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False,
+                                      eos_token_id=end, pad_token_id=end)[0, ids.shape[1]:].tolist()
+        expected = re.sub("\ufffd+", "\ufffd", tokenizer.decode([token for token in expected_ids if token != end]))
+        failures += text != expected
+        print(f"{'equal' if text == expected else 'DIFFERS':8} the likeliest continuation, token by token"
+              f"{'' if text == expected else f': Sporkle {text!r}, Hugging Face {expected!r}'}")
+    return failures
+
+
 FIXTURE_TEXT = (
     "In the beginning God created the heaven and the earth. And the earth was without form, and void; and darkness was "
     "upon the face of the deep. And the Spirit of God moved upon the face of the waters. And God said, Let there be "
@@ -188,10 +284,14 @@ def main() -> int:
     tokenizer = commands.add_parser("tokenizer", help="compare tokenizers")
     tokenizer.add_argument("--sporkle", type=pathlib.Path, default=ROOT / "build" / "release" / "sporkle")
     tokenizer.add_argument("--text", type=pathlib.Path)
+    checkpoints = commands.add_parser("checkpoints", help="compare models")
+    checkpoints.add_argument("--sporkle", type=pathlib.Path, default=ROOT / "build" / "release" / "sporkle")
     commands.add_parser("fixtures", help="write the tests' fixtures")
     arguments = parser.parse_args()
     if arguments.command == "fixtures":
         return write_fixtures()
+    if arguments.command == "checkpoints":
+        return 1 if check_checkpoints(arguments.sporkle) else 0
     return 1 if check_tokenizers(arguments.sporkle, arguments.text) else 0
 
 

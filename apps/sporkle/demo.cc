@@ -35,7 +35,7 @@ struct NodePlan {
   const char* name;
   double speed;
 };
-constexpr NodePlan kNodes[kWorkers] = {{"desktop", 1.0}, {"laptop", 1.0}, {"old-laptop", 0.5}, {"phone", 0.35}};
+constexpr NodePlan kNodes[kWorkers] = {{"desktop", 1.0}, {"laptop", 1.0}, {"netbook", 0.5}, {"phone", 0.35}};
 constexpr size_t kVictim = 1;
 constexpr NodePlan kNewcomer = {"newcomer", 1.0};
 // Shares of the run's tokens at which things happen.
@@ -95,7 +95,6 @@ class Demo {
     screen_.corpus = mesh_.data.corpus;
     for (const train::NamedCorpus& corpus : train::named_corpora())
       if (corpus.name == mesh_.data.corpus) screen_.corpus = corpus.title;
-    screen_.corpus += ", " + format_bytes(static_cast<double>(dataset_->tokens().info().text_bytes));
     return {};
   }
 
@@ -175,6 +174,7 @@ class Demo {
       if (status.ok()) {
         show_status(*status, &screen_);
         last_status_ = *status;
+        screen_.model = "GPT, " + format_count(static_cast<double>(status->parameter_count)) + " parameters";
         const double done = static_cast<double>(status->tokens) / static_cast<double>(status->total_tokens);
         if (!killed && done >= kKillAt) {
           killed = true;
@@ -205,7 +205,6 @@ class Demo {
     const uint64_t steps = last_status_.tokens / static_cast<uint64_t>(kWorkers * mesh_.tokens_per_step());
     summary_.all_reduce_bytes_per_node =
         run::all_reduce_bytes_per_node(last_status_.parameter_count, static_cast<uint32_t>(kWorkers), steps);
-    screen_.model = "GPT, " + format_count(static_cast<double>(last_status_.parameter_count)) + " parameters";
     say("the mesh has finished in " + format_duration(seconds_since(mesh_start)));
     for (Node& node : nodes_) {
       if (!node.process.wait(5000).ok()) node.process.send_signal(SIGTERM);

@@ -89,7 +89,6 @@ void TrainView::start(train::Trainer& trainer, const std::string& corpus) {
   screen_.note = "preparing the first step";
   event_every_ = std::max<int64_t>(1, (screen_.total_steps - first_step_) / kMostStepEvents);
   started_s_ = drawn_s_ = now_s();
-  speed_.update(static_cast<double>(screen_.tokens), started_s_);
   if (json_) {
     print_event(JsonObject()
                     .add("event", "start")
@@ -120,6 +119,7 @@ void TrainView::step(const train::StepReport& report) {
   screen_.step = report.step;
   screen_.tokens = report.tokens;
   screen_.learning_rate = report.learning_rate;
+  // The first step also compiles kernels: time counts from its end.
   speed_.update(static_cast<double>(report.tokens), now_s());
   screen_.tokens_per_second = speed_.per_second();
   const double tokens_each = static_cast<double>(report.tokens) / static_cast<double>(report.step);

@@ -378,6 +378,7 @@ Value Emitter::emit_cast(const Node* node) {
   const auto convert = [&](const char* how) {
     return Value{define(a.depth, std::string(how) + " " + source + " " + a.text + " to " + target), a.depth, a.width};
   };
+  if (from == to) return a;
   const std::string zero = constant_text(from, 0, a.width);
   if (to == DType::boolean)
     return {define(a.depth, (ir::is_float(from) ? "fcmp une " : "icmp ne ") + source + " " + a.text + ", " + zero),
@@ -457,8 +458,6 @@ std::string Emitter::vector_address(const Node* buffer, const Value& index, int 
 Value Emitter::emit_load(const Node* node) {
   const Node *buffer = node->src(0), *index = node->src(1);
   const bool masked = node->source_count > 2;
-  if (buffer->type == DType::f16 || buffer->type == DType::bf16)
-    fail(unsupported("the CPU code generator has no " + std::string(ir::dtype_name(buffer->type)) + " buffers yet"));
   const Node* lane = analysis_.vector_range(index);
   const Node* coefficient = lane ? analysis_.lane_coefficient(index, lane) : nullptr;
   const bool contiguous = lane && coefficient && coefficient->is_constant(1);
@@ -529,8 +528,6 @@ Value Emitter::emit_load(const Node* node) {
 
 void Emitter::emit_store(const Node* node) {
   const Node *buffer = node->src(0), *index = node->src(1);
-  if (buffer->type == DType::f16 || buffer->type == DType::bf16)
-    fail(unsupported("the CPU code generator has no " + std::string(ir::dtype_name(buffer->type)) + " buffers yet"));
   const Node* lane = analysis_.vector_range(index);
   const Node* coefficient = lane ? analysis_.lane_coefficient(index, lane) : nullptr;
   const bool contiguous = lane && coefficient && coefficient->is_constant(1);
@@ -807,9 +804,12 @@ std::string Emitter::scalar_function(const char* name, const Node* value) {
 Result<std::string> Emitter::module() {
   const Node* thread_range = nullptr;
   ir::visit_post_order(kernel_.body, [&](const Node* node) {
+    if (node->type == DType::f16 || node->type == DType::bf16)
+      fail(unsupported("the CPU code generator has no " + std::string(ir::dtype_name(node->type)) + " yet"));
     if (node->op == Op::scratch) scratches_.push_back(node);
     if (node->op == Op::range && node->range_kind() == RangeKind::thread) thread_range = node;
   });
+  SPORKLE_RETURN_IF_ERROR(status_);
   std::ranges::sort(scratches_, {}, &Node::value);
 
   ir::Builder b(*kernel_.context);
