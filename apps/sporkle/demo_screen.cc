@@ -99,10 +99,9 @@ std::vector<std::string> render_demo_screen(const DemoScreen& screen, const Scre
   const bool colour = size.colour;
   std::vector<std::string> lines;
 
-  lines.push_back(both_ends(
-      paint("Sporkle demo", Colour::bold, colour) + "  " + printable(screen.model) +
-          (screen.model.empty() || screen.corpus.empty() ? "" : ", ") + printable(screen.corpus),
-      clock_text(screen.elapsed_s, screen.remaining_s), width));
+  lines.push_back(both_ends(paint("Sporkle demo", Colour::bold, colour) + "  " + printable(screen.model) +
+                                (screen.model.empty() || screen.corpus.empty() ? "" : ", ") + printable(screen.corpus),
+                            clock_text(screen.elapsed_s, screen.remaining_s), width));
   const double fraction = fraction_done(static_cast<double>(screen.tokens), static_cast<double>(screen.total_tokens));
   const std::string counts = format_count(static_cast<double>(screen.tokens)) + " of " +
                              format_count(static_cast<double>(screen.total_tokens)) + " tokens  " +

@@ -36,7 +36,8 @@ class MappedFile {
 
 // $SPORKLE_HOME, else $HOME/.sporkle: keys and node state. Not created here.
 std::filesystem::path home_directory();
-// $SPORKLE_CACHE, else $XDG_CACHE_HOME/sporkle, else $HOME/.cache/sporkle: may be deleted at any time. Not created here.
+// $SPORKLE_CACHE, else $XDG_CACHE_HOME/sporkle, else $HOME/.cache/sporkle: may be deleted at any time. Not created
+// here.
 std::filesystem::path cache_directory();
 
 }  // namespace sporkle

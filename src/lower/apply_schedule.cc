@@ -92,7 +92,8 @@ class Scheduler {
         return split_vector(range, extent, body, item, rest);
       case ScheduleItem::Kind::tile:
         return split_tile(kind, range, extent, body, item, rest);
-      case ScheduleItem::Kind::unroll: break;  // of reductions; not among a loop's items
+      case ScheduleItem::Kind::unroll:
+        break;  // of reductions; not among a loop's items
     }
     return {};
   }

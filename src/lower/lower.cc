@@ -11,8 +11,8 @@ namespace {
 
 Status check(const char* pass, const ir::Kernel& kernel) {
   if (debug_level() >= 4) log(LogLevel::info, "lower", std::string("after ") + pass + ":\n" + ir::print(kernel));
-  // In every build: it costs microseconds beside the milliseconds of code generation, and a code generator may then trust
-  // what it gets, wherever the kernel came from.
+  // In every build: it costs microseconds beside the milliseconds of code generation, and a code generator may then
+  // trust what it gets, wherever the kernel came from.
   return ir::verify(kernel).with_context(std::string("after ") + pass);
 }
 

@@ -19,7 +19,6 @@ Status check_shape(const Shape& shape) {
   if (shape.rank() > kMaxRank)
     return invalid_argument("a shape has " + std::to_string(shape.rank()) + " dimensions; at most " +
                             std::to_string(kMaxRank) + " are possible");
-  constexpr int64_t kMaxElements = int64_t{1} << 40;
   int64_t count = 1;
   for (const int64_t d : shape) {
     if (d < 0) return invalid_argument("shape " + to_string(shape) + " has a negative extent");

@@ -13,6 +13,7 @@
 namespace sporkle::tensor {
 
 inline constexpr int kMaxRank = 8;
+inline constexpr int64_t kMaxElements = int64_t{1} << 40;
 
 // Up to kMaxRank whole numbers without an allocation. More may be put in, which check_shape() then refuses.
 class Dims {
@@ -55,7 +56,7 @@ using Strides = Dims;  // in elements
 std::string to_string(const Dims& dims);
 // The number of elements; 1 for rank 0.
 int64_t element_count(const Shape& shape);
-// invalid_argument for more than kMaxRank dimensions, a negative one, or more than 2^40 elements.
+// invalid_argument for more than kMaxRank dimensions, a negative one, or more than kMaxElements.
 Status check_shape(const Shape& shape);
 // Row-major.
 Strides contiguous_strides(const Shape& shape);

@@ -89,23 +89,20 @@ int64_t Tensor::extent(int axis) const {
 Tensor Tensor::reshape(const Shape& wanted) const {
   if (!ok()) return defined() ? *this : error_tensor(nullptr, status());
   Shape to = wanted;
-  int free_axis = -1;
-  int64_t known = 1;
-  bool fits = wanted.rank() <= kMaxRank;
-  for (int i = 0; fits && i < to.rank(); ++i) {
-    if (to[i] == -1) {
-      fits = free_axis < 0;
-      free_axis = i;
-    } else {
-      fits = to[i] >= 0;
-      known *= to[i];
-    }
+  int free_axis = -1, free_axes = 0;
+  for (int i = 0; i < std::min(to.rank(), kMaxRank); ++i) {
+    if (to[i] != -1) continue;
+    to[i] = 1;
+    free_axis = i;
+    ++free_axes;
   }
+  bool fits = free_axes <= 1 && check_shape(to).ok();
   if (fits && free_axis >= 0) {
+    const int64_t known = element_count(to);
     fits = known > 0 && size() % known == 0;
     if (fits) to[free_axis] = size() / known;
   }
-  if (!fits || !check_shape(to).ok() || element_count(to) != size())
+  if (!fits || element_count(to) != size())
     return error_tensor(&context(),
                         invalid_argument("reshape: " + to_string(shape()) + " does not fit " + to_string(wanted)));
   if (to == shape()) return *this;
@@ -157,9 +154,9 @@ Tensor Tensor::slice(int axis, int64_t start, int64_t count) const {
   if (!has_axis(*this, &axis)) return no_axis(*this, "slice", axis);
   const int64_t extent = shape()[axis];
   if (start < 0 || count < 0 || start > extent || count > extent - start)
-    return error_tensor(&context(), invalid_argument("slice: elements " + std::to_string(start) + " to " +
-                                                     std::to_string(start + count) + " of axis " +
-                                                     std::to_string(axis) + " do not lie in " + to_string(shape())));
+    return error_tensor(
+        &context(), invalid_argument("slice: " + std::to_string(count) + " elements from " + std::to_string(start) +
+                                     " on of axis " + std::to_string(axis) + " do not lie in " + to_string(shape())));
   if (count == extent) return *this;
   Shape to = shape();
   to[axis] = count;
@@ -196,8 +193,9 @@ Tensor Tensor::pad(int axis, int64_t before, int64_t after) const {
   if (!ok()) return defined() ? *this : error_tensor(nullptr, status());
   if (!has_axis(*this, &axis)) return no_axis(*this, "pad", axis);
   Shape to = shape();
-  to[axis] += before + after;
-  if (before < 0 || after < 0 || !check_shape(to).ok())
+  const bool sensible = before >= 0 && after >= 0 && before <= kMaxElements && after <= kMaxElements;
+  if (sensible) to[axis] += before + after;
+  if (!sensible || !check_shape(to).ok())
     return error_tensor(&context(),
                         invalid_argument("pad: cannot add " + std::to_string(before) + " and " + std::to_string(after) +
                                          " to axis " + std::to_string(axis) + " of " + to_string(shape())));

@@ -127,6 +127,9 @@ TEST(ErrorTest, NamesWhatDoesNotFit) {
   expect(sum(less(x, x)), "cast");
   expect(x.reshape({4, 2}), "does not fit");
   expect(x.reshape({-1, -1}), "does not fit");
+  expect(x.reshape({INT64_MAX, 4, -1}), "does not fit");
+  expect(x.reshape({-2}), "does not fit");
+  expect(x.pad(0, INT64_MAX, INT64_MAX), "cannot add");
   expect(x.permute({0, 0}), "no permutation");
   expect(x.transpose(0, 5), "has no axis 5");
   expect(x.expand({3, 3}), "does not stretch");

@@ -185,7 +185,7 @@ Value Emitter::compute(const Node* node) {
     case Op::range:
       if (node->range_kind() == RangeKind::vector) {
         const int width = static_cast<int>(node->src(0)->value);
-        return {lane_numbers(width), 0, width};
+        return {width == 1 ? "0" : lane_numbers(width), 0, width};
       }
       fail(internal_error("range \"" + std::string(node->name) + "\" is used outside its loop"));
       return {"0", 0, 1};

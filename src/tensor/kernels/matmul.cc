@@ -21,7 +21,7 @@ struct TilePreset {
   int rows;
 };
 constexpr TilePreset kPresets[] = {
-    {16, 4, 6}, {16, 2, 12}, {16, 1, 14},  // AVX-512: 32 registers
+    {16, 4, 6}, {16, 2, 8}, {16, 1, 14},  // AVX-512: 32 registers
     {8, 2, 6},  {8, 1, 10},                // AVX2: 16 registers
     {4, 2, 6},  {4, 1, 10},                // SSE
 };
