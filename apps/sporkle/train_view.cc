@@ -126,7 +126,10 @@ void TrainView::step(const train::StepReport& report) {
   screen_.remaining_s = speed_.remaining_s(tokens_each * static_cast<double>(screen_.total_steps));
   if (screen_.note == "preparing the first step") screen_.note.clear();
   if (json_) {
-    if (report.step % event_every_ != 0 && report.step != screen_.total_steps) return;
+    const bool due = report.step == first_step_ + 1 || report.step % event_every_ == 0 ||
+                     report.step == screen_.total_steps || now_s() - drawn_s_ > kPlainEvery_s;
+    if (!due) return;
+    drawn_s_ = now_s();
     print_event(JsonObject()
                     .add("event", "step")
                     .add("step", report.step)
@@ -146,7 +149,7 @@ void TrainView::evaluating(int64_t done, int64_t total) {
   // The evaluation in the course of training is over in a moment; the one at the end may take a while.
   const std::string before = screen_.note;
   screen_.note = "validating, " + std::to_string(done) + " of " + std::to_string(total) + " sequences";
-  draw(done == total);
+  draw(false);
   screen_.note = before;
 }
 

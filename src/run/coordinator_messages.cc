@@ -14,7 +14,6 @@
 namespace sporkle::run {
 namespace {
 
-constexpr size_t kNormsNeeded = 3;
 constexpr double kFastestBelievable = 1e12;  // tokens a second
 
 template <typename Proto>

@@ -14,7 +14,6 @@ namespace sporkle::run {
 namespace {
 
 constexpr size_t kNormsKept = 16;
-constexpr size_t kNormsNeeded = 3;  // fewer say nothing about what is usual
 
 void hash_number(Sha256& hash, uint64_t value) { hash.update(std::as_bytes(std::span(&value, 1))); }
 

@@ -1,6 +1,7 @@
 // Pure arithmetic of a round: who does how many steps, how long that takes, and which updates stand out. Thread-safe.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -16,6 +17,9 @@ std::vector<uint32_t> divide_steps(uint64_t total, std::span<const double> speed
 // steps add up like steps, random ones like sqrt(steps); the exponent between them keeps both within a factor of
 // steps^(1/4).
 double comparable_norm(double norm, uint32_t steps);
+
+// Fewer norms than this say nothing about what is usual.
+inline constexpr size_t kNormsNeeded = 3;
 
 // 0 for an empty list.
 double median(std::vector<double> values);

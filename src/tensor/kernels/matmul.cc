@@ -21,8 +21,8 @@ struct TilePreset {
   int rows;
 };
 constexpr TilePreset kPresets[] = {
-    {16, 4, 6}, {16, 2, 8}, {16, 1, 14},  // AVX-512: 32 registers
-    {8, 2, 6},  {8, 1, 10},                // AVX2: 16 registers
+    {16, 4, 6}, {16, 2, 8}, {16, 1, 10},  // AVX-512: 32 registers
+    {8, 4, 3},  {8, 1, 6},                // AVX2: 16 registers
     {4, 2, 6},  {4, 1, 10},                // SSE
 };
 
