@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 #include "base/file.h"
 
@@ -49,21 +50,41 @@ bool Running::ended() {
   return reaped_;
 }
 
-bool Running::wait_for_output(std::string_view text) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
-  while (content(out_).find(text) == std::string::npos) {
-    if (ended() || std::chrono::steady_clock::now() > deadline) return content(out_).find(text) != std::string::npos;
+Running::Running(Running&& other) noexcept
+    : pid_(std::exchange(other.pid_, -1)),
+      status_(other.status_),
+      reaped_(other.reaped_),
+      out_(std::move(other.out_)),
+      err_(std::move(other.err_)) {}
+
+Running::~Running() {
+  if (pid_ <= 0 || ended()) return;
+  ::kill(pid_, SIGKILL);
+  ::waitpid(pid_, &status_, 0);
+}
+
+bool Running::wait_for_output(std::string_view text, size_t times) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (occurrences(content(out_), text) < times) {
+    if (ended() || std::chrono::steady_clock::now() > deadline) return occurrences(content(out_), text) >= times;
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   return true;
 }
+
+std::string Running::output() const { return content(out_); }
+std::string Running::errors() const { return content(err_); }
 
 void Running::send_signal(int signal) {
   if (!ended()) ::kill(pid_, signal);
 }
 
 Output Running::wait() {
-  if (!reaped_) reaped_ = ::waitpid(pid_, &status_, 0) == pid_;
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(5);
+  while (!ended()) {
+    if (std::chrono::steady_clock::now() > deadline) ::kill(pid_, SIGKILL);
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
   const int code = WIFEXITED(status_) ? WEXITSTATUS(status_) : 128 + WTERMSIG(status_);
   return {code, content(out_), content(err_)};
 }
@@ -147,6 +168,12 @@ std::vector<std::string> lines(const std::string& text) {
 std::string last_line(const std::string& text) {
   const std::vector<std::string> all = lines(text);
   return all.empty() ? "" : all.back();
+}
+
+size_t occurrences(std::string_view text, std::string_view part) {
+  size_t count = 0;
+  for (size_t at = text.find(part); at != std::string_view::npos; at = text.find(part, at + part.size())) ++count;
+  return count;
 }
 
 std::string field(const std::string& json, const std::string& name) {

@@ -19,13 +19,20 @@ struct Output {
   std::string out, err;
 };
 
-// A started command; ends with the process of the test at the latest.
+// A started command; one that is still running when its object goes is killed.
 class Running {
  public:
   Running(int pid, std::filesystem::path out, std::filesystem::path err) : pid_(pid), out_(out), err_(err) {}
-  // Waits until standard output holds `text`; false when the command ends or half a minute passes without it.
-  bool wait_for_output(std::string_view text);
+  Running(Running&& other) noexcept;
+  Running& operator=(Running&&) = delete;
+  ~Running();
+  // Waits until standard output holds `text`, `times` times; false when the command ends or a minute passes without it.
+  bool wait_for_output(std::string_view text, size_t times = 1);
+  // What it has said so far.
+  std::string output() const;
+  std::string errors() const;
   void send_signal(int signal);
+  // Waits for its end; kills it after five minutes.
   Output wait();
 
  private:
@@ -59,6 +66,7 @@ class CommandTest : public ::testing::Test {
 
 std::vector<std::string> lines(const std::string& text);
 std::string last_line(const std::string& text);
+size_t occurrences(std::string_view text, std::string_view part);
 // The value of a member of a flat JSON object: a string without its quotes and escapes undone, or a number's text; ""
 // where there is no such member.
 std::string field(const std::string& json, const std::string& name);

@@ -25,6 +25,13 @@ class HelpFormatter : public CLI::Formatter {
     if (!app->get_subcommands({}).empty()) line += " COMMAND ...";
     return line + "\n";
   }
+  std::string make_option_opts(const CLI::Option* option) const override {
+    const std::string type = option->get_type_name(), standard = option->get_default_str();
+    std::string text = type.empty() ? "" : " " + type;
+    if (option->get_expected_max() > 1) text += " ...";
+    if (!standard.empty()) text += " (" + standard + ")";
+    return text;
+  }
   static std::string full_name(const CLI::App* app) {
     const CLI::App* parent = app->get_parent();
     return (parent ? full_name(parent) + " " : "") + app->get_name();
@@ -50,7 +57,7 @@ Option& Option::required() {
   return *this;
 }
 Option& Option::range(double lowest, double highest) {
-  option_->check(CLI::Range(lowest, highest));
+  option_->check(CLI::Range(lowest, highest).description(""));  // the failure names the range; help need not
   return *this;
 }
 Option& Option::one_of(std::vector<std::string> values) {
