@@ -121,7 +121,8 @@ struct Forwarder::State {
       {
         const std::lock_guard lock(mutex);
         std::array<char, 64> drained;
-        if (waits[1].revents) [[maybe_unused]] const ssize_t count = ::read(wake[0], drained.data(), drained.size());
+        if (waits[1].revents) [[maybe_unused]]
+          const ssize_t count = ::read(wake[0], drained.data(), drained.size());
         for (Connection& connection : connections) connection.over |= cut_all || stop;
         cut_all = false;
       }

@@ -140,6 +140,7 @@ TEST(ErrorTest, NamesWhatDoesNotFit) {
   expect(x.cast(DType::u64), "do not exist");
   expect(sum(x, {7}), "has no axis 7");
   expect(max(zeros(c, {0, 2}), {0}), "no elements");
+  expect(mean(index(c, {3}, 0)), "needs f32 or f64");
   expect(concatenate(x, full(c, {3, 2}, 1.0), 0), "differ in more than axis 0");
   expect(index(c, {2}, 1), "has no axis 1");
   expect(full(c, {-1}, 0.0), "negative");
