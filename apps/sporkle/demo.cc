@@ -28,7 +28,7 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kWorkers = 4;
-constexpr int64_t kDefaultTokens = 4'096'000;
+constexpr int64_t kDefaultTokens = 3'276'800;
 constexpr int64_t kPassageTokens = 600;
 
 struct NodePlan {

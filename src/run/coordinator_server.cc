@@ -35,6 +35,7 @@ struct CoordinatorServer::State {
   };
   std::optional<HostWork> host_work;  // the latest only: an evaluation that falls behind skips rounds
   std::vector<Event> events;          // to be told
+  bool telling = false;               // some are being told
   bool final_work_done = false;
   std::optional<double> final_loss;
   std::string final_checkpoint;
@@ -124,10 +125,13 @@ struct CoordinatorServer::State {
     for (;;) {
       changed.wait(lock, [&] { return stopping || !events.empty(); });
       const std::vector<Event> now = std::exchange(events, {});
+      telling = true;
       lock.unlock();
       for (const Event& event : now)
         if (options.on_event) options.on_event(event);
       lock.lock();
+      telling = false;
+      changed.notify_all();
       if (stopping && events.empty()) return;
     }
   }
@@ -212,7 +216,9 @@ Result<RunSummary> CoordinatorServer::wait(std::chrono::milliseconds linger) {
   s.changed.wait(lock, [&] { return broken() || s.final_work_done; });
   // Workers learn of the end by their next question and leave.
   const auto until = std::chrono::steady_clock::now() + linger;
-  s.changed.wait_until(lock, until, [&] { return broken() || (s.events.empty() && s.workers_gone()); });
+  s.changed.wait_until(lock, until, [&] { return broken() || s.workers_gone(); });
+  // The caller's last word comes after all of the events.
+  s.changed.wait(lock, [&] { return broken() || (s.events.empty() && !s.telling); });
   if (!s.coordinator->failure().ok()) return s.coordinator->failure();
   if (s.stopping) return Status(Code::cancelled, "the coordinator was stopped; its run can go on from its folder");
   RunSummary summary;
