@@ -11,6 +11,7 @@
 namespace sporkle::run {
 namespace {
 
+constexpr int32_t kMaxVocabulary = 1 << 24;  // far above any tokenizer's, and no danger to arithmetic
 constexpr std::string_view kModelHeader = "sporkle-model 1\nvocab_size ";
 
 int32_t read_token(const std::byte* at, uint32_t token_bytes) {
@@ -136,8 +137,8 @@ Result<ModelDescription> decode_model(std::string_view text) {
   text.remove_prefix(kModelHeader.size());
   ModelDescription description;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), description.vocab_size);
-  if (error != std::errc() || description.vocab_size <= 0)
-    return invalid_argument("the run's model has no vocabulary size");
+  if (error != std::errc() || description.vocab_size <= 0 || description.vocab_size > kMaxVocabulary)
+    return invalid_argument("the run's model has no vocabulary size from 1 to " + std::to_string(kMaxVocabulary));
   text.remove_prefix(static_cast<size_t>(end - text.data()));
   SPORKLE_ASSIGN_OR_RETURN(description.config, train::parse_config(text, "the run's configuration"));
   return description;

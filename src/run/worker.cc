@@ -64,6 +64,7 @@ struct Worker::State {
   const WorkerOptions options;
   WorkerCore core;  // run()'s thread only, what it says otherwise excepted
   WorkerSummary summary;
+  bool has_stepped = false;  // a step was done since the start
 
   std::mutex mutex;
   std::condition_variable wake;  // stopping
@@ -246,7 +247,8 @@ struct Worker::State {
     set_progress(now);
     const uint64_t round = core.lease_round();
     const Status status = core.train([&](const InnerProgress& step) {
-      if (options.speed < 1.0) {
+      // The first step of all compiles kernels: a pause in proportion to that would last many steps.
+      if (options.speed < 1.0 && std::exchange(has_stepped, true)) {
         const double slept = seconds_since(step_start) * (1.0 / std::max(options.speed, 1e-3) - 1.0);
         if (pause(std::chrono::nanoseconds(static_cast<int64_t>(std::min(slept, 3600.0) * 1e9)))) return false;
       }
