@@ -1,0 +1,51 @@
+// What a Vulkan device can do, as far as it changes the code generated for it: the part of a target after "vulkan:".
+//
+// Taken for granted: Vulkan 1.2 with shaderInt64 and bufferDeviceAddress, workgroups of 128 invocations, 16 KiB of
+// workgroup memory and 128 bytes of push constants. A device without them cannot be used at all; hal/vulkan says so.
+// Capability bits are not trusted: what a flag below promises about results is what the device's probe has found.
+// Plain values.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+
+namespace sporkle::codegen {
+
+struct VulkanTarget {
+  // Features to be enabled when the device is opened.
+  bool f64 = false;         // shaderFloat64
+  bool storage8 = false;    // storageBuffer8BitAccess: buffers of booleans, i8 and u8
+  bool storage16 = false;   // storageBuffer16BitAccess: buffers of f16 and bf16
+  bool rte32 = false;       // shaderRoundingModeRTEFloat32
+  bool rte64 = false;       // shaderRoundingModeRTEFloat64
+  bool nan32 = false;       // shaderSignedZeroInfNanPreserveFloat32
+  bool nan64 = false;       // shaderSignedZeroInfNanPreserveFloat64
+  bool denormal32 = false;  // shaderDenormPreserveFloat32
+  bool denormal64 = false;  // shaderDenormPreserveFloat64
+
+  // What the probe found to be correctly rounded; what is not is computed by exact, slower sequences.
+  bool fma32 = false;  // GLSL.std.450 Fma is fused
+  bool fma64 = false;
+  bool div32 = false;  // OpFDiv
+  bool div64 = false;
+  bool sqrt32 = false;  // GLSL.std.450 Sqrt
+  bool sqrt64 = false;
+
+  uint32_t subgroup = 0;     // subgroupSize, where basic and shuffle operations work in compute shaders; else 0
+  uint32_t workgroup = 128;  // maxComputeWorkGroupInvocations
+  uint32_t shared_kib = 16;  // maxComputeSharedMemorySize / 1024
+
+  // "vulkan:f64,storage8,rte32,fma32,subgroup32,workgroup1024,shared48": the one text of these features.
+  std::string text() const;
+  // The reverse. Order is free; an unknown, malformed or repeated word is invalid_argument naming it.
+  static Result<VulkanTarget> parse(std::string_view text);
+
+  bool operator==(const VulkanTarget&) const = default;
+};
+
+inline constexpr std::string_view kVulkanPrefix = "vulkan:";
+
+}  // namespace sporkle::codegen
