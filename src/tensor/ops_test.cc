@@ -4,6 +4,7 @@
 #include <set>
 
 #include "tensor/autograd.h"
+#include "tensor/convolution.h"
 #include "tensor/layers.h"
 #include "tensor/pointwise.h"
 #include "tensor/random.h"
@@ -285,6 +286,42 @@ std::vector<GradientCase> gradient_cases() {
          const Tensor y = embedding(x[0], from_host<int32_t>(x[0].context(), std::vector<int32_t>{3, 1, 1, 0}, {2, 2}));
          return y * y;
        }},
+      {"conv2d",
+       {{2, 3, 4, 5}, {4, 3, 3, 3}, {4}},
+       [](Tensors x) {
+         return conv2d(x[0], x[1], x[2], {{1, 1}, {1, 1}});
+       }},
+      {"conv2d, strided, dilated, in groups",
+       {{1, 4, 7, 6}, {2, 2, 3, 2}},
+       [](Tensors x) {
+         return conv2d(x[0], x[1], {{2, 3}, {1, 2}, {2, 1}, 2, Layout::nchw});
+       }},
+      {"conv2d of nhwc",
+       {{2, 4, 4, 2}, {3, 2, 3, 3}},
+       [](Tensors x) {
+         return conv2d(x[0], x[1], {{2, 2}, {1, 1}, {1, 1}, 1, Layout::nhwc});
+       }},
+      {"max_pool2d",
+       {{1, 2, 5, 6}},
+       [](Tensors x) {
+         return max_pool2d(x[0], {{3, 3}, {2, 2}, {1, 1}});
+       }},
+      {"average_pool2d",
+       {{1, 2, 5, 6}},
+       [](Tensors x) {
+         return average_pool2d(x[0], {{3, 2}, {2, 1}, {1, 1}});
+       }},
+      {"average_pool2d of nhwc",
+       {{1, 4, 4, 2}},
+       [](Tensors x) {
+         return average_pool2d(x[0], {{2, 2}, {2, 2}, {0, 0}, Layout::nhwc});
+       }},
+      {"batch_norm",
+       {{2, 3, 2, 3}, {3}, {3}},
+       [](Tensors x) { return batch_norm(x[0], x[1], x[2], full_like(x[1], 0.3), full_like(x[1], 0.7)).y; }},
+      {"batch_norm_inference",
+       {{2, 3, 2, 3}, {3}, {3}},
+       [](Tensors x) { return batch_norm_inference(x[0], x[1], x[2], full_like(x[1], 0.3), full_like(x[1], 0.7)); }},
       {"dropout",
        {{4, 6}},
        [](Tensors x) {

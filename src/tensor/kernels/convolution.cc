@@ -1,0 +1,345 @@
+// Convolutions as matrix products whose right operand is packed from the images, panel by panel: no matrix of patches
+// ever lies in memory. See kernels/matmul.cc for the tiles and kernels/convolution.h for the images.
+#include "tensor/kernels/convolution.h"
+
+#include "tensor/context.h"
+
+namespace sporkle::tensor {
+namespace {
+
+using dsl::Buffer;
+using dsl::Expr;
+using dsl::KernelBuilder;
+
+constexpr int64_t kPassBytes = 8192;  // of one column of a panel: a longer chain goes in several passes
+constexpr int64_t kMinRows = 48;      // of a tile, before more tiles are made for the sake of more threads
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// A register tile: rows of the left operand times vectors of a panel.
+struct Tile {
+  int rows, vectors;
+};
+
+// The tile that wastes the fewest columns, the widest among equals. The accumulators, one row of a panel and a
+// broadcast element fit the vector registers: 32 with AVX-512, else 16.
+Tile choose_tile(int vector_width, int lanes, int64_t columns) {
+  constexpr Tile kLarge[] = {{6, 4}, {8, 2}, {10, 1}}, kSmall[] = {{3, 4}, {5, 2}, {6, 1}};
+  Tile best{};
+  int64_t best_total = 0;
+  for (const Tile& tile : vector_width >= 16 ? kLarge : kSmall) {
+    const int64_t total = divide_up(columns, int64_t{lanes} * tile.vectors) * lanes * tile.vectors;
+    if (best.rows != 0 && total >= best_total) continue;
+    best = tile;
+    best_total = total;
+  }
+  return best;
+}
+
+// How a product of `rows` x `columns`, `batches` times, is cut into tiles on a device.
+struct Tiling {
+  int width;  // of a panel, in elements
+  int64_t block_rows;
+  std::string schedule;
+};
+
+Tiling make_tiling(Context& context, DType dtype, int64_t batches, int64_t rows, int64_t columns) {
+  const int lanes = std::max(context.vector_width() * 4 / ir::dtype_size(dtype), 1);
+  const Tile tile = choose_tile(context.vector_width(), lanes, columns);
+  const std::string vector = "vec" + std::to_string(lanes);
+  Tiling tiling{lanes * tile.vectors, rows, ""};
+  tiling.schedule = "tile:thread pack:" + vector + " m:tile" + std::to_string(tile.rows) + " n:" + vector +
+                    (tile.vectors > 1 ? "x" + std::to_string(tile.vectors) : "") + " k:unroll2";
+  const int64_t panels = std::max<int64_t>(batches * divide_up(columns, tiling.width), 1);
+  const int64_t tiles = 4 * int64_t{context.device().info().threads};
+  if (panels < tiles)
+    tiling.block_rows =
+        std::min(rows, std::max(kMinRows, divide_up(divide_up(rows, divide_up(tiles, panels)), tile.rows) * tile.rows));
+  return tiling;
+}
+
+// What both products share: the shape as arguments of the kernel, and where things lie.
+class Geometry {
+ public:
+  Geometry(KernelBuilder& k, const ConvolutionShape& shape) : shape_(shape) {
+    images = k.size("images");
+    groups = k.size("groups");
+    channels = k.size("channels");
+    filters = k.size("filters");
+    kernel_height = k.size("kernel_height");
+    kernel_width = k.size("kernel_width");
+    height = k.size("height");
+    width = k.size("width");
+    rows = k.size("rows");
+    columns = k.size("columns");
+    pixels = images * height * width;
+  }
+  static void append(const ConvolutionShape& s, std::vector<uint64_t>* scalars) {
+    for (const int64_t value : {s.images, s.groups, s.channels, s.filters, s.kernel_height, s.kernel_width,
+                                s.output_height, s.output_width, s.rows(), s.columns()})
+      scalars->push_back(scalar_bits(value));
+  }
+
+  Expr phases() const { return Expr(shape_.stride_height * shape_.stride_width); }
+  // Of the element that the first tap needs for output (line % height, 0) of image line / height, in its channel.
+  Expr line_offset(Expr line) const { return (line / height * phases() * rows + line % height) * columns; }
+  // Of what another tap needs, from there.
+  Expr tap_offset(Expr tap_row, Expr tap_column) const {
+    const Expr y = tap_row * shape_.dilation_height, x = tap_column * shape_.dilation_width;
+    const Expr phase = y % shape_.stride_height * shape_.stride_width + x % shape_.stride_width;
+    return (phase * rows + y / shape_.stride_height) * columns + x / shape_.stride_width;
+  }
+  Expr channel_offset(Expr channel) const { return channel * images * phases() * rows * columns; }
+
+  // The runs of pixels [first, last) that lie in one line each: body(line, column, place in [first, last), length).
+  void each_run(KernelBuilder& k, Expr first, Expr last,
+                const std::function<void(Expr, Expr, Expr, Expr)>& body) const {
+    const Expr first_line = first / width;
+    k.range("line", (last - 1) / width + 1 - first_line, [&](Expr i) {
+      const Expr line = first_line + i, start = line * width;
+      const Expr begin = dsl::max(start, first), end = dsl::min(start + width, last);
+      body(line, begin - start, begin - first, end - begin);
+    });
+  }
+
+  Expr images, groups, channels, filters, kernel_height, kernel_width, height, width, rows, columns, pixels;
+
+ private:
+  ConvolutionShape shape_;
+};
+
+std::string key_of(const char* name, const ConvolutionShape& s, const Tiling& tiling, bool continues) {
+  std::string key = std::string(name) + "." + std::string(ir::dtype_name(s.dtype)) + " width" +
+                    std::to_string(tiling.width) + " stride" + std::to_string(s.stride_height) + "x" +
+                    std::to_string(s.stride_width) + " dilation" + std::to_string(s.dilation_height) + "x" +
+                    std::to_string(s.dilation_width);
+  return continues ? key + " continued" : key;
+}
+
+// The tile of a product: its group, and its blocks of rows and of columns.
+struct TileIndex {
+  Expr group, first_row, row_count, first_column, last_column;
+};
+
+TileIndex take_apart(Expr tile, Expr rows, Expr block_rows, Expr columns, int width) {
+  const Expr row_blocks = (rows + block_rows - 1) / block_rows, column_blocks = (columns + width - 1) / width;
+  TileIndex index;
+  index.first_row = tile % row_blocks * block_rows;
+  index.row_count = dsl::min(block_rows, rows - index.first_row);
+  const Expr rest = tile / row_blocks;
+  index.first_column = rest % column_blocks * width;
+  index.last_column = dsl::min(index.first_column + width, columns);
+  index.group = rest / column_blocks;
+  return index;
+}
+
+Expr tile_count(Expr groups, Expr rows, Expr block_rows, Expr columns, int width) {
+  return groups * ((rows + block_rows - 1) / block_rows) * ((columns + width - 1) / width);
+}
+
+// The rows of a tile times a panel. `start`, if there, is what the chains continue.
+void multiply(KernelBuilder& k, DType type, const TileIndex& tile, Expr depth, const Buffer& panel, int width,
+              const Buffer* start, const Buffer& result, const std::function<Expr(Expr, Expr)>& result_index,
+              const std::function<std::function<Expr(Expr)>(Expr)>& left) {
+  k.range("m", tile.row_count, [&](Expr m) {
+    const Expr row = tile.first_row + m;
+    const std::function<Expr(Expr)> factor = left(row);
+    k.range("n", Expr(width), [&](Expr n) {
+      const Expr column = tile.first_column + n, mask = column < tile.last_column, zero = dsl::constant(type, 0);
+      const Expr index = result_index(row, column);
+      const Expr first = start ? start->load(index, mask, zero) : zero;
+      result.store(index,
+                   k.fma_chain("k", depth, first, [&](Expr i) { return std::pair(factor(i), panel[i * width + n]); }),
+                   mask);
+    });
+  });
+}
+
+// ---------------------------------------------------------------------------------------------- forward
+
+// One pass over channels [first_channel, first_channel + pass_channels) of each group.
+KernelCall convolve_pass(const ConvolutionShape& shape, const Tiling& tiling, int64_t first_channel,
+                         int64_t pass_channels) {
+  const bool continues = first_channel > 0;
+  KernelCall call;
+  call.key = key_of("conv2d", shape, tiling, continues);
+  call.schedule = tiling.schedule;
+  call.define = [shape, continues, panel_width = tiling.width](KernelBuilder& k) {
+    const DType type = shape.dtype;
+    std::optional<Buffer> start;
+    if (continues) start = k.input(type, "start");
+    const Buffer x = k.input(type, "images"), w = k.input(type, "weight"), y = k.output(type, "result");
+    const Geometry g(k, shape);
+    const Expr first = k.size("first_channel"), count = k.size("pass_channels"), block_rows = k.size("block_rows");
+    const Expr taps = g.kernel_height * g.kernel_width, depth = count * taps;
+    k.range("tile", tile_count(g.groups, g.filters, block_rows, g.pixels, panel_width), [&](Expr number) {
+      const TileIndex tile = take_apart(number, g.filters, block_rows, g.pixels, panel_width);
+      const Buffer panel = k.scratch(type, "panel", depth * panel_width);
+      g.each_run(k, tile.first_column, tile.last_column, [&](Expr line, Expr column, Expr place, Expr length) {
+        const Expr origin = g.line_offset(line) + column;
+        k.range("c", count, [&](Expr c) {
+          const Expr plane = g.channel_offset(tile.group * g.channels + first + c) + origin;
+          k.range("u", g.kernel_height, [&](Expr u) {
+            k.range("v", g.kernel_width, [&](Expr v) {
+              const Expr from = plane + g.tap_offset(u, v);
+              const Expr to = ((c * g.kernel_height + u) * g.kernel_width + v) * panel_width + place;
+              k.range("pack", length, [&](Expr i) { panel.store(to + i, x[from + i]); });
+            });
+          });
+        });
+      });
+      // Columns past the last pixel are multiplied as well, and not stored.
+      const Expr filled = tile.last_column - tile.first_column, missing = Expr(panel_width) - filled;
+      k.range("clear", dsl::min(missing, 1) * depth, [&](Expr i) {
+        k.range("pack", missing, [&](Expr n) { panel.store(i * panel_width + filled + n, dsl::constant(type, 0)); });
+      });
+      multiply(
+          k, type, tile, depth, panel, panel_width, start ? &*start : nullptr, y,
+          [&](Expr row, Expr column) { return (tile.group * g.filters + row) * g.pixels + column; },
+          [&](Expr row) -> std::function<Expr(Expr)> {
+            const Expr from = ((tile.group * g.filters + row) * g.channels + first) * taps;
+            return [&w, from](Expr i) { return w[from + i]; };
+          });
+    });
+  };
+  call.results = {{shape.dtype, {shape.groups * shape.filters, shape.images, shape.output_height, shape.output_width}}};
+  Geometry::append(shape, &call.scalars);
+  for (const int64_t value : {first_channel, pass_channels, tiling.block_rows})
+    call.scalars.push_back(scalar_bits(value));
+  return call;
+}
+
+// ---------------------------------------------------------------------------------------------- weight gradient
+
+// One pass over pixels [first_pixel, first_pixel + pass_pixels): rows are the taps of all channels, columns the
+// filters.
+KernelCall weight_gradient_pass(const ConvolutionShape& shape, const Tiling& tiling, int64_t first_pixel,
+                                int64_t pass_pixels) {
+  const bool continues = first_pixel > 0;
+  KernelCall call;
+  call.key = key_of("conv2d_dw", shape, tiling, continues);
+  call.schedule = tiling.schedule;
+  call.define = [shape, continues, panel_width = tiling.width](KernelBuilder& k) {
+    const DType type = shape.dtype;
+    std::optional<Buffer> start;
+    if (continues) start = k.input(type, "start");
+    const Buffer x = k.input(type, "images"), dy = k.input(type, "gradient"), dw = k.output(type, "result");
+    const Geometry g(k, shape);
+    const Expr first = k.size("first_pixel"), depth = k.size("pass_pixels"), block_rows = k.size("block_rows");
+    const Expr taps = g.kernel_height * g.kernel_width, rows = g.channels * taps;
+    k.range("tile", tile_count(g.groups, rows, block_rows, g.filters, panel_width), [&](Expr number) {
+      const TileIndex tile = take_apart(number, rows, block_rows, g.filters, panel_width);
+      // Where the first tap finds each pixel, so that no division is left in the chain.
+      const Buffer places = k.scratch(DType::i64, "places", depth);
+      g.each_run(k, first, first + depth, [&](Expr line, Expr column, Expr place, Expr length) {
+        const Expr origin = g.line_offset(line) + column;
+        k.range("run", length, [&](Expr i) { places.store(place + i, origin + i); });
+      });
+      const Buffer panel = k.scratch(type, "panel", depth * panel_width);
+      k.range("pack_k", depth, [&](Expr i) {
+        k.range("pack", Expr(panel_width), [&](Expr n) {
+          const Expr filter = tile.first_column + n;
+          const Expr from = (tile.group * g.filters + filter) * g.pixels + first + i;
+          panel.store(i * panel_width + n, dy.load(from, filter < tile.last_column, dsl::constant(type, 0)));
+        });
+      });
+      multiply(
+          k, type, tile, depth, panel, panel_width, start ? &*start : nullptr, dw,
+          [&](Expr row, Expr column) { return (tile.group * rows + row) * g.filters + column; },
+          [&](Expr row) -> std::function<Expr(Expr)> {
+            const Expr channel = tile.group * g.channels + row / taps, tap = row % taps;
+            const Expr from = g.channel_offset(channel) + g.tap_offset(tap / g.kernel_width, tap % g.kernel_width);
+            return [&x, &places, from](Expr i) { return x[from + places[i]]; };
+          });
+    });
+  };
+  call.results = {
+      {shape.dtype, {shape.groups, shape.channels * shape.kernel_height * shape.kernel_width, shape.filters}}};
+  Geometry::append(shape, &call.scalars);
+  for (const int64_t value : {first_pixel, pass_pixels, tiling.block_rows}) call.scalars.push_back(scalar_bits(value));
+  return call;
+}
+
+}  // namespace
+
+Tensor convolve(const ConvolutionShape& shape, const Tensor& images, const Tensor& weight, KernelGradient gradient) {
+  const Tiling tiling = make_tiling(images.context(), shape.dtype, shape.groups, shape.filters, shape.pixels());
+  const int64_t longest = kPassBytes / ir::dtype_size(shape.dtype);
+  const int64_t most = std::max<int64_t>(longest / (shape.kernel_height * shape.kernel_width), 1);
+  const int64_t each = divide_up(shape.channels, divide_up(shape.channels, most));
+  Tensor result;
+  for (int64_t first = 0; first < shape.channels; first += each) {
+    const int64_t count = std::min(each, shape.channels - first);
+    KernelCall call = convolve_pass(shape, tiling, first, count);
+    std::vector<Tensor> inputs;
+    if (first > 0) inputs.push_back(result);
+    inputs.push_back(images);
+    inputs.push_back(weight);
+    // The last pass stands for all of them: nothing flows back into the earlier ones.
+    if (first + count == shape.channels && gradient)
+      call.gradient = [gradient, first](std::span<const Tensor> in, std::span<const Tensor> out,
+                                        std::span<const Tensor> d) {
+        const size_t skipped = first > 0 ? 1 : 0;
+        std::vector<Tensor> dx = gradient(in.subspan(skipped), out, d);
+        dx.insert(dx.begin(), skipped, Tensor());
+        return dx;
+      };
+    result = call_kernel(std::move(call), inputs)[0];
+  }
+  return result;
+}
+
+Tensor convolution_weight_gradient(const ConvolutionShape& shape, const Tensor& images, const Tensor& gradient) {
+  const int64_t rows = shape.channels * shape.kernel_height * shape.kernel_width;
+  const Tiling tiling = make_tiling(images.context(), shape.dtype, shape.groups, rows, shape.filters);
+  const int64_t pixels = shape.pixels(), longest = kPassBytes / ir::dtype_size(shape.dtype);
+  const int64_t each = divide_up(pixels, std::max<int64_t>(divide_up(pixels, longest), 1));
+  Tensor result;
+  for (int64_t first = 0; first == 0 || first < pixels; first += each) {
+    std::vector<Tensor> inputs;
+    if (first > 0) inputs.push_back(result);
+    inputs.push_back(images);
+    inputs.push_back(gradient);
+    result = call_kernel(weight_gradient_pass(shape, tiling, first, std::min(each, pixels - first)), inputs)[0];
+    if (each == 0) break;
+  }
+  const Shape taps{shape.groups, shape.channels, shape.kernel_height, shape.kernel_width, shape.filters};
+  return result.reshape(taps)
+      .permute({0, 4, 1, 2, 3})
+      .reshape({shape.groups * shape.filters, shape.channels, shape.kernel_height, shape.kernel_width});
+}
+
+Tensor turned_weight(const ConvolutionShape& shape, const Tensor& weight, const Taps& rows, const Taps& columns) {
+  KernelCall call;
+  call.key = "conv2d_turn." + std::string(ir::dtype_name(shape.dtype));
+  call.define = [type = shape.dtype](KernelBuilder& k) {
+    const Buffer w = k.input(type, "weight"), turned = k.output(type, "turned");
+    const Expr groups = k.size("groups"), channels = k.size("channels"), filters = k.size("filters");
+    const Expr height = k.size("kernel_height"), width = k.size("kernel_width");
+    const Expr first_row = k.size("first_row"), row_step = k.size("row_step"), row_count = k.size("row_count");
+    const Expr first_column = k.size("first_column"), column_step = k.size("column_step");
+    const Expr column_count = k.size("column_count");
+    k.range("r", groups * channels, [&](Expr r) {
+      const Expr group = r / channels, channel = r % channels;
+      k.range("o", filters, [&](Expr filter) {
+        const Expr from = ((group * filters + filter) * channels + channel) * height;
+        k.range("u", row_count, [&](Expr u) {
+          const Expr row = first_row + (row_count - 1 - u) * row_step;
+          k.range("v", column_count, [&](Expr v) {
+            const Expr column = first_column + (column_count - 1 - v) * column_step;
+            turned.store(((r * filters + filter) * row_count + u) * column_count + v, w[(from + row) * width + column]);
+          });
+        });
+      });
+    });
+  };
+  call.schedule = "r:thread";
+  call.results = {{shape.dtype, {shape.groups * shape.channels, shape.filters, rows.count, columns.count}}};
+  for (const int64_t value : {shape.groups, shape.channels, shape.filters, shape.kernel_height, shape.kernel_width,
+                              rows.first, rows.step, rows.count, columns.first, columns.step, columns.count})
+    call.scalars.push_back(scalar_bits(value));
+  const Tensor inputs[] = {weight};
+  return call_kernel(std::move(call), inputs)[0];
+}
+
+}  // namespace sporkle::tensor
