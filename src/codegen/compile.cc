@@ -36,7 +36,7 @@ std::vector<std::byte> bytes_of(std::string_view text) {
 
 }  // namespace
 
-std::string_view version() { return "sporkle-codegen-1"; }
+std::string_view version() { return "sporkle-codegen-2"; }
 
 Result<std::string> host_cpu_target() {
   const int best = best_level();

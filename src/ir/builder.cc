@@ -220,6 +220,18 @@ const Node* Builder::block(std::span<const Node* const> statements) {
   return context_->make(Op::block, DType::none, flat);
 }
 
+const Node* Builder::together(std::span<const Node* const> stores) {
+  std::vector<const Node*> flat;
+  for (const Node* statement : stores) {
+    if (statement->op == Op::store)
+      flat.push_back(statement);
+    else  // one of several already, or a store that never happens
+      flat.insert(flat.end(), statement->src().begin(), statement->src().end());
+  }
+  if (flat.empty()) return block({});
+  return flat.size() == 1 ? flat[0] : context_->make(Op::together, DType::none, flat);
+}
+
 const Node* Builder::rebuild(const Node* node, std::span<const Node* const> s) {
   switch (node->op) {
     case Op::add:
@@ -256,6 +268,8 @@ const Node* Builder::rebuild(const Node* node, std::span<const Node* const> s) {
       return loop(node->op, s[0], s.subspan(1));
     case Op::block:
       return block(s);
+    case Op::together:
+      return together(s);
     default:
       return context_->make(node->op, node->type, s, node->value, node->attribute, node->lanes, node->name);
   }

@@ -50,6 +50,7 @@ class Builder {
   const Node* store(const Node* buffer, const Node* index, const Node* value, const Node* mask = nullptr);
   const Node* loop(Op kind, const Node* range, std::span<const Node* const> body);
   const Node* block(std::span<const Node* const> statements);
+  const Node* together(std::span<const Node* const> stores);
 
   // The same node with other sources, through the folding above.
   const Node* rebuild(const Node* node, std::span<const Node* const> sources);

@@ -356,7 +356,10 @@ class Interpreter {
         loop(slot);
         break;
       case Op::store:
-        store(slot);
+        write(read_store(index));
+        break;
+      case Op::together:
+        together(slot);
         break;
       default:
         break;
@@ -374,15 +377,32 @@ class Interpreter {
     }
   }
 
-  void store(const Slot& slot) {
-    const int64_t index = static_cast<int64_t>(value(slot.sources[1]));
+  void together(const Slot& slot) {
+    std::vector<Write> writes;
+    for (uint32_t i = 0; i < slot.source_count && status_.ok(); ++i) writes.push_back(read_store(slot.sources[i]));
+    if (!status_.ok()) return;
+    for (const Write& w : writes) write(w);
+  }
+
+  // One element about to be written; `to` is null where the mask or an error forbids it.
+  struct Write {
+    uint32_t store;
+    std::byte* to;
+    uint64_t stored;
+  };
+
+  Write read_store(uint32_t index) {
+    const Slot& slot = slots_[index];
+    const int64_t where = static_cast<int64_t>(value(slot.sources[1]));
     const uint64_t stored = value(slot.sources[2]);
     const bool masked_off = slot.source_count > 3 && !value(slot.sources[3]);
-    if (masked_off || !status_.ok()) return;
-    const Slot& target = slots_[slot.sources[0]];
-    std::byte* to = element(slot, index);
-    if (!to) return;
-    std::memcpy(to, &stored, static_cast<size_t>(dtype_size(target.type)));
+    return {index, masked_off || !status_.ok() ? nullptr : element(slot, where), stored};
+  }
+
+  void write(const Write& w) {
+    if (!w.to) return;
+    const Slot& target = slots_[slots_[w.store].sources[0]];
+    std::memcpy(w.to, &w.stored, static_cast<size_t>(dtype_size(target.type)));
     for (const size_t memory : overlapping_[target.thing]) forget(range_count_ + memory);
   }
 

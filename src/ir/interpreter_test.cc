@@ -283,6 +283,28 @@ store y@1 2 %7
   EXPECT_EQ(y, (std::vector<int64_t>{35 + 15, 134 + 15, 100}));
 }
 
+TEST(Interpreter, StoresTogetherReadBeforeTheyWrite) {
+  const Kernel kernel = parsed(R"(kernel "rotate" strict
+buffer x@0 i64 read_write
+%0 = load i64 x@0 1
+%1 = load i64 x@0 2
+%2 = load i64 x@0 0
+%3 = less bool %2 %0
+together
+  store x@0 0 %0
+  store x@0 1 %1 %3
+  store x@0 2 %2
+)");
+  std::vector<int64_t> x{1, 2, 3};
+  const InterpreterBuffer buffers[] = {view(x)};
+  ASSERT_TRUE(interpret(kernel, buffers, {}).ok());
+  EXPECT_EQ(x, (std::vector<int64_t>{2, 3, 1}));
+  ASSERT_TRUE(interpret(kernel, buffers, {}).ok());
+  EXPECT_EQ(x, (std::vector<int64_t>{3, 1, 2}));
+  ASSERT_TRUE(interpret(kernel, buffers, {}).ok());  // 3 is not below 1: the masked store stays out
+  EXPECT_EQ(x, (std::vector<int64_t>{1, 1, 3}));
+}
+
 TEST(Interpreter, InnerExtentsMayDependOnOuterRanges) {
   const Kernel kernel = parsed(R"(kernel "triangle" strict
 buffer y@0 i64 write

@@ -101,6 +101,7 @@ enum class Op : uint8_t {
   loop,         // range, statements...: iterations are independent of each other and may run in any order
   serial_loop,  // the same, in order
   block,        // statements, in order
+  together,     // stores: every index, value and mask is read before any of them writes
 };
 
 std::string_view op_name(Op op);

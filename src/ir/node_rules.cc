@@ -98,6 +98,8 @@ Rule rule_of(Op op) {
       return {1, kAnyNumber, Form::other, kStatement};
     case Op::block:
       return {0, kAnyNumber, Form::other, kStatement};
+    case Op::together:
+      return {2, kAnyNumber, Form::other, kStatement};
   }
   return {0, 0, Form::other, 0};
 }
@@ -176,16 +178,20 @@ Status NodeRules::check(const Node* node) {
   }
 }
 
-// Statements stand only in loops and blocks, memory only at the front of loads and stores, values everywhere else.
+// Statements stand only in loops and lists of statements, memory only at the front of loads and stores, values
+// everywhere else.
 Status NodeRules::check_sources(const Node* node) const {
-  const bool is_body = node->op == Op::block || node->op == Op::loop || node->op == Op::serial_loop;
+  const bool is_list = node->op == Op::block || node->op == Op::together;
+  const bool is_body = is_list || node->op == Op::loop || node->op == Op::serial_loop;
   const bool is_access = node->op == Op::load || node->op == Op::store;
   for (size_t i = 0; i < node->source_count; ++i) {
     const Node* source = node->src(i);
-    const bool wants_statement = is_body && (node->op == Op::block || i > 0);
+    const bool wants_statement = is_body && (is_list || i > 0);
     const bool wants_memory = is_access && i == 0;
     if (wants_statement && !source->is_statement())
       return error(node, "has a value (" + describe(source) + ") where a statement is wanted");
+    if (node->op == Op::together && source->op != Op::store)
+      return error(node, "holds " + describe(source) + "; it takes stores alone");
     if (!wants_statement && source->is_statement())
       return error(node, "uses a statement (" + describe(source) + ") as a value");
     if (wants_memory && !is_memory(source))

@@ -171,8 +171,8 @@ class Parser {
     const std::string_view first = probe.word();
     if (first == "buffer") return rest = probe, buffer(rest);
     if (first == "scalar") return rest = probe, scalar(rest);
-    if (first == "store" || first == "block" || first == "loop" || first == "serial_loop")
-      return rest = probe, statement(*find_name(first, Op::block, op_name), rest);
+    if (first == "store" || first == "block" || first == "together" || first == "loop" || first == "serial_loop")
+      return rest = probe, statement(*find_name(first, Op::together, op_name), rest);
     return definition(rest);
   }
 
@@ -202,8 +202,10 @@ class Parser {
       statements().push_back(context().make(op, DType::none, sources));
       return {};
     }
-    if (sources.size() != (op == Op::block ? 0u : 1u))
-      return invalid_argument(op == Op::block ? "block takes no operands" : "a loop takes one operand, its range");
+    const bool is_list = op == Op::block || op == Op::together;
+    if (sources.size() != (is_list ? 0u : 1u))
+      return invalid_argument(is_list ? std::string(op_name(op)) + " takes no operands"
+                                      : "a loop takes one operand, its range");
     if (bodies_.size() >= kMaxDepth)
       return invalid_argument("loops and blocks nest deeper than " + std::to_string(kMaxDepth));
     bodies_.push_back({op, std::move(sources)});
@@ -218,7 +220,9 @@ class Parser {
     const bool is_value = sigil == '%' && name.empty();
     if (!is_value && sigil != '#' && sigil != '!')
       return invalid_argument(
-          "expected buffer, scalar, store, loop, serial_loop, block, or a definition such as %0 = ..., found " + start);
+          "expected buffer, scalar, store, loop, serial_loop, block, together, or a definition such as %0 = ..., "
+          "found " +
+          start);
     std::vector<const Node*>& defined = is_value ? values_ : sigil == '#' ? ranges_ : scratches_;
     SPORKLE_RETURN_IF_ERROR(next_number(rest, sigil, defined.size()));
     rest.skip_space();

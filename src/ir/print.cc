@@ -45,7 +45,7 @@ class Printer {
  private:
   void statement(const Node* node) {
     const bool is_store = node->op == Op::store;
-    const size_t operands = is_store ? node->source_count : node->op == Op::block ? 0 : 1;
+    const size_t operands = is_store ? node->source_count : node->op == Op::block || node->op == Op::together ? 0 : 1;
     for (size_t i = 0; i < operands; ++i) define(node->src(i));
     indent();
     out_ += op_name(node->op);

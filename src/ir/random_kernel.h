@@ -232,6 +232,11 @@ class RandomKernel {
       return store(type, value(DType::i64, 2), value(type, 4));
     }
     if (chance(6)) return make(Op::block, DType::none, {statement(depth - 1), statement(depth - 1)});
+    if (chance(6)) {
+      std::vector<const Node*> stores;
+      for (uint64_t n = 2 + below(2); n > 0; --n) stores.push_back(statement(0));
+      return make(Op::together, DType::none, stores);
+    }
     if (chance(4)) return vector_loop();
     const Node* r = range(static_cast<int64_t>(below(4)), RangeKind::serial);
     open_.push_back(r);

@@ -123,7 +123,7 @@ class ScopeRules {
       for (const Node* value : node->src().subspan(1)) SPORKLE_RETURN_IF_ERROR(check_value(node, value, open));
       return {};
     }
-    if (node->op == Op::block) {
+    if (node->op == Op::block || node->op == Op::together) {
       for (const Node* statement : node->src()) SPORKLE_RETURN_IF_ERROR(check_statement(statement, open, depth + 1));
       return {};
     }

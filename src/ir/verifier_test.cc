@@ -192,6 +192,14 @@ TEST_F(VerifierOfNodes, ValueAsStatement) {
   expect("block has a value (constant) where a statement is wanted");
 }
 
+TEST_F(VerifierOfNodes, OnlyStoresHappenTogether) {
+  const Node* one = store(b().constant(DType::f32, 1));
+  set_body({kernel_.context->make(Op::together, DType::none, {one, b().block({})})});
+  expect("together holds block; it takes stores alone");
+  set_body({kernel_.context->make(Op::together, DType::none, {one})});
+  expect("together has 1 sources; it takes 2 or more");
+}
+
 TEST_F(VerifierOfNodes, ArgumentsThatAreNotDeclared) {
   set_body({store(kernel_.context->make(Op::load, DType::f32, {b().buffer(DType::f32, 1, "w"), b().integer(0)}))});
   expect("buffer \"w\" is argument 1; the kernel declares 1");

@@ -23,6 +23,20 @@ bool contains(const Node* root, const std::function<bool(const Node*)>& wanted) 
 
 bool is_vector_range(const Node* node) { return node->op == Op::range && node->range_kind() == RangeKind::vector; }
 
+bool is_storing(const Node* statement) { return statement->op == Op::store || statement->op == Op::together; }
+
+// Whether a value or index in the statement is read from memory that one of the statements stores to.
+bool reads_what_is_stored(const Node* statement, const Statements& among) {
+  std::vector<const Node*> stored;
+  for (const Node* s : among)
+    ir::visit_post_order(s, [&](const Node* node) {
+      if (node->op == Op::store) stored.push_back(node->src(0));
+    });
+  return contains(statement, [&](const Node* node) {
+    return node->op == Op::load && std::ranges::find(stored, node->src(0)) != stored.end();
+  });
+}
+
 bool stores_to_scratch(const Node* statement) {
   return contains(statement, [](const Node* node) { return node->op == Op::store && node->src(0)->op == Op::scratch; });
 }
@@ -33,7 +47,7 @@ class Scheduler {
 
   // Innermost loops first, so that an outer tile jams bodies that are vectors already.
   Statements statement(const Node* node) {
-    if (node->op == Op::store) return {node};
+    if (node->op == Op::store || node->op == Op::together) return {node};
     if (node->op == Op::block) return statements(node->src());
     const Node* range = node->src(0);
     const std::vector<ScheduleItem> items = items_of(range->name);
@@ -205,24 +219,27 @@ class Scheduler {
   }
 
   // The iterations `copies` of a loop over `range`, interleaved statement by statement, which independence allows;
-  // loops inside run once for all copies. What shares scratch memory cannot interleave and stays one copy after the
-  // other.
+  // loops inside run once for all copies, and stores that read what is stored become one `together`. What shares
+  // scratch memory cannot interleave and stays one copy after the other.
   Statements jam(const Statements& body, const Node* range, const std::vector<const Node*>& copies) {
-    if (std::ranges::any_of(body, stores_to_scratch) && copies.size() > 1 &&
-        !std::ranges::all_of(body, [](const Node* s) { return s->op == Op::store; })) {
+    if (std::ranges::any_of(body, stores_to_scratch) && copies.size() > 1 && !std::ranges::all_of(body, is_storing)) {
       Statements result;
       for (const Node* copy : copies) append(result, substitute(body, range, copy));
       return result;
     }
     Statements result;
     for (const Node* s : body) {
-      const bool is_loop = s->op == Op::loop || s->op == Op::serial_loop;
-      if (is_loop && !ir::depends_on(s->src(0), range)) {
+      if (!is_storing(s) && !ir::depends_on(s->src(0), range)) {
         const Statements inner(s->src().begin() + 1, s->src().end());
         result.push_back(builder_.loop(s->op, s->src(0), jam(inner, range, copies)));
-      } else {
-        for (const Node* copy : copies) append(result, substitute({s}, range, copy));
+        continue;
       }
+      Statements all;
+      for (const Node* copy : copies) append(all, substitute({s}, range, copy));
+      // Independent iterations do not read each other's stores. Saying so keeps what they compute in one loop: products
+      // that go on from what C holds already, for one.
+      if (is_storing(s) && reads_what_is_stored(s, body)) all = {builder_.together(all)};
+      append(result, all);
     }
     return result;
   }

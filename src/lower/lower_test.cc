@@ -155,6 +155,34 @@ TEST(ApplySchedule, GemmTiles) {
     }
 }
 
+ir::Kernel continued_gemm() {
+  return dsl::trace("continued_gemm", [](KernelBuilder& k) {
+    const Expr rows = k.size("M"), columns = k.size("N"), depth = k.size("K");
+    const Buffer a = k.input(DType::f32, "a"), b = k.input(DType::f32, "b"), c = k.in_out(DType::f32, "c");
+    k.range("m", rows, [&](Expr m) {
+      k.range("n", columns, [&](Expr n) {
+        const Expr at = m * columns + n;
+        c.store(at, k.fma_chain("k", depth, c[at],
+                                [&](Expr i) { return std::pair(a[m * depth + i], b[i * columns + n]); }));
+      });
+    });
+  });
+}
+
+TEST(ApplySchedule, IterationsThatReadTheirOwnResultStoreTogether) {
+  for (const auto& [m, n, k] : {std::tuple{1, 1, 1}, {5, 9, 3}, {7, 17, 10}}) {
+    const auto u = [](int x) { return static_cast<size_t>(x); };
+    expect_same_bits(continued_gemm(), "m:tile3 n:vec4x2", {u(m * k), u(k * n), u(m * n)}, {u(m), u(n), u(k)});
+  }
+  const auto lowered = lower(continued_gemm(), *Schedule::parse("m:tile3 n:vec4x2"));
+  ASSERT_TRUE(lowered.ok());
+  size_t most = 0;
+  ir::visit_post_order(lowered->kernel.body, [&](const ir::Node* node) {
+    if (node->op == ir::Op::together) most = std::max<size_t>(most, node->source_count);
+  });
+  EXPECT_EQ(most, 6u);  // three rows of two vectors, in one loop over k
+}
+
 TEST(ApplySchedule, WhatCannotBeIsAnError) {
   const std::pair<const char*, const char*> cases[] = {
       {"z:vec4", "no range \"z\""}, {"r:vec4 c:vec4", "vectors nest"},  {"r:thread c:thread", "thread loops nest"},

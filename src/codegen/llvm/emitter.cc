@@ -97,7 +97,15 @@ class Emitter {
   // ---- Statements ----
   void emit_statements(std::span<const Node* const> statements);
   void emit_stores(std::span<const Node* const> stores);
-  void emit_store(const Node* store);
+  void emit_together(std::span<const Node* const> stores);
+  // A store whose operands are there.
+  struct Write {
+    const Node* store;
+    bool contiguous;  // the lanes' elements lie side by side
+    Value value, mask, where;
+  };
+  Write emit_operands(const Node* store);
+  void emit_write(const Write& write);
   void emit_loop(const Node* loop);
   void prepare_reductions(std::span<const Node* const> roots);
   // Drops the values that came from loads of `buffer`: it is stored to here.
@@ -526,16 +534,21 @@ Value Emitter::emit_load(const Node* node) {
       width);
 }
 
-void Emitter::emit_store(const Node* node) {
-  const Node *buffer = node->src(0), *index = node->src(1);
+Emitter::Write Emitter::emit_operands(const Node* node) {
+  const Node* index = node->src(1);
   const Node* lane = analysis_.vector_range(index);
   const Node* coefficient = lane ? analysis_.lane_coefficient(index, lane) : nullptr;
   const bool contiguous = lane && coefficient && coefficient->is_constant(1);
+  const Value value = emit(node->src(2));
+  const Value mask = node->source_count > 3 ? emit(node->src(3)) : Value{"true", 0, 1};
+  return {node, contiguous, value, mask, emit(contiguous ? analysis_.at_lane_zero(index, lane) : index)};
+}
+
+void Emitter::emit_write(const Write& write) {
+  const auto& [node, contiguous, value, mask, where] = write;
+  const Node* buffer = node->src(0);
   const bool masked = node->source_count > 3;
   const int width = analysis_.width(node);
-  const Value value = emit(node->src(2));
-  const Value mask = masked ? emit(node->src(3)) : Value{"true", 0, 1};
-  const Value where = emit(contiguous ? analysis_.at_lane_zero(index, lane) : index);
   const int depth = innermost();
   const std::string align = std::to_string(ir::dtype_size(buffer->type));
   const std::string type = memory_type(buffer->type, width);
@@ -745,8 +758,17 @@ void Emitter::emit_stores(std::span<const Node* const> stores) {
   if (together) prepare_reductions(roots);
   for (const Node* store : stores) {
     if (!together) prepare_reductions(store->src().subspan(1));
-    emit_store(store);
+    emit_write(emit_operands(store));
   }
+}
+
+void Emitter::emit_together(std::span<const Node* const> stores) {
+  std::vector<const Node*> roots;
+  for (const Node* store : stores) roots.insert(roots.end(), store->src().begin() + 1, store->src().end());
+  prepare_reductions(roots);
+  std::vector<Write> writes;
+  for (const Node* store : stores) writes.push_back(emit_operands(store));
+  for (const Write& write : writes) emit_write(write);
 }
 
 void Emitter::emit_statements(std::span<const Node* const> statements) {
@@ -764,6 +786,7 @@ void Emitter::emit_statements(std::span<const Node* const> statements) {
 
 void Emitter::emit_loop(const Node* loop) {
   if (loop->op == Op::block) return emit_statements(loop->src());
+  if (loop->op == Op::together) return emit_together(loop->src());
   const Node* range = loop->src(0);
   const std::span<const Node* const> body = loop->src().subspan(1);
   if (range->range_kind() == RangeKind::vector) return emit_statements(body);

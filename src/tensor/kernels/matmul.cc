@@ -22,9 +22,9 @@ struct TilePreset {
   int rows;
 };
 constexpr TilePreset kPresets[] = {
-    {16, 4, 6}, {16, 2, 8}, {16, 1, 10},  // AVX-512: 32 registers
-    {8, 4, 3},  {8, 2, 5},  {8, 1, 6},    // AVX2: 16 registers
-    {4, 4, 2},  {4, 2, 4},  {4, 1, 6},    // SSE: 16 registers
+    {16, 4, 5}, {16, 2, 10}, {16, 1, 10},  // AVX-512: 32 registers
+    {8, 4, 3},  {8, 2, 5},   {8, 1, 6},    // AVX2: 16 registers
+    {4, 4, 2},  {4, 2, 4},   {4, 1, 6},    // SSE: 16 registers
 };
 
 constexpr int64_t kFewRows = 4;
@@ -168,7 +168,7 @@ Status launch_matmul(Launcher& launcher, const Step& step) {
       "vec" + std::to_string(lanes) + (preset.vectors > 1 ? "x" + std::to_string(preset.vectors) : std::string());
   const std::string schedule =
       "tile:thread " + (product.direct ? "m:tile4" : "pack_n:" + vectors + " m:tile" + std::to_string(preset.rows)) +
-      " n:" + vectors + " k:unroll2";
+      " n:" + vectors + " k:unroll4";
 
   // Enough tiles for every thread, as long as a tile has enough rows to pay for its panel.
   const int64_t batches = element_count(Shape(std::span(shape.begin(), shape.end() - 2)));
