@@ -1,0 +1,50 @@
+#include "bench/cases.h"
+
+#include <gtest/gtest.h>
+
+namespace sporkle::bench {
+namespace {
+
+void expect_refused(const Status& status, Code code, const std::string& part) {
+  EXPECT_EQ(status.code(), code) << status.to_string();
+  EXPECT_NE(status.message().find(part), std::string::npos) << status.message() << "\nlacks: " << part;
+}
+
+TEST(Cases, ExtentsAreReadInFull) {
+  const Result<std::vector<int64_t>> extents = parse_extents("12x1x7", 3, "MxNxK");
+  ASSERT_TRUE(extents.ok()) << extents.status().to_string();
+  EXPECT_EQ(*extents, (std::vector<int64_t>{12, 1, 7}));
+  for (const char* wrong : {"", "x", "12x1", "12x1x7x2", "12x1x", "12x1x7 ", "12x0x7", "12x-1x7", "1e2x1x1", "a",
+                            "99999999999999999999x1x1"})
+    expect_refused(parse_extents(wrong, 3, "MxNxK").status(), Code::invalid_argument, "is not of the form MxNxK");
+  expect_refused(parse_extents("67108864x67108864x2", 3, "MxNxK").status(), Code::invalid_argument, "2^50");
+}
+
+TEST(Cases, TypesAndNumericsAreTheCasesOwn) {
+  CaseKind kind;
+  kind.name = "gemm";
+  kind.dtypes = {ir::DType::f32, ir::DType::f64};
+  kind.numerics = {ir::Numerics::strict};
+  EXPECT_EQ(*parse_dtype(kind, "f64"), ir::DType::f64);
+  EXPECT_EQ(*parse_numerics(kind, "strict"), ir::Numerics::strict);
+  expect_refused(parse_dtype(kind, "f65").status(), Code::invalid_argument,
+                 "the case gemm has no dtype \"f65\"; did you mean \"f64\"? (it has: f32, f64)");
+  expect_refused(parse_numerics(kind, "fast").status(), Code::invalid_argument, "(it has: strict)");
+}
+
+TEST(Cases, WhatDoesNotFitMemoryIsRefusedAtOnce) {
+  EXPECT_TRUE(check_memory("1x1", 1e3).ok());
+  expect_refused(check_memory("9x9", 1e18), Code::invalid_argument, "shape \"9x9\" takes 1.00 EB");
+}
+
+TEST(Cases, PoisonIsNaN) {
+  HostArray f32 = make_array("y", ir::DType::f32, {3}), f64 = make_array("y", ir::DType::f64, {2, 2});
+  poison(&f32);
+  poison(&f64);
+  EXPECT_EQ(f64.values<double>().size(), 4u);
+  for (const float x : f32.values<float>()) EXPECT_NE(x, x);
+  for (const double x : f64.values<double>()) EXPECT_NE(x, x);
+}
+
+}  // namespace
+}  // namespace sporkle::bench
