@@ -27,7 +27,10 @@ Tensor prepare(const ConvolutionShape& shape, const Size2d& padding, const Tenso
   const int64_t sh = shape.stride_height, sw = shape.stride_width, rows = shape.rows(), columns = shape.columns();
   const Tensor padded =
       window(window(x.permute({1, 0, 2, 3}), 2, -padding.height, rows * sh), 3, -padding.width, columns * sw);
-  return padded.reshape({x.extent(1), x.extent(0), rows, sh, columns, sw}).permute({0, 1, 3, 5, 2, 4});
+  return padded.reshape({x.extent(1), x.extent(0), rows, sh, columns, sw})
+      .slice(3, 0, shape.phase_rows())
+      .slice(5, 0, shape.phase_columns())
+      .permute({0, 1, 3, 5, 2, 4});
 }
 
 // One axis of the gradient of one phase of the images.
@@ -63,11 +66,11 @@ Tensor image_gradient(const ConvolutionShape& shape, const Size2d& padding, cons
                       const Tensor& dy) {
   const int64_t rows = shape.rows(), columns = shape.columns(), channels = shape.groups * shape.channels;
   Tensor all;
-  for (int64_t a = 0; a < shape.stride_height; ++a) {
+  for (int64_t a = 0; a < shape.phase_rows(); ++a) {
     const PhaseAxis y = phase_axis(a, image.height, padding.height, shape.kernel_height, shape.stride_height,
                                    shape.dilation_height, rows);
     Tensor band;
-    for (int64_t b = 0; b < shape.stride_width; ++b) {
+    for (int64_t b = 0; b < shape.phase_columns(); ++b) {
       const PhaseAxis x = phase_axis(b, image.width, padding.width, shape.kernel_width, shape.stride_width,
                                      shape.dilation_width, columns);
       Tensor part;

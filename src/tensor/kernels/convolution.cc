@@ -22,9 +22,9 @@ struct Tile {
 };
 
 // The tile that wastes the fewest columns, the widest among equals. The accumulators, one row of a panel and a
-// broadcast element fit the vector registers: 32 with AVX-512, else 16.
+// broadcast element fit the vector registers (32 with AVX-512, else 16) with some to spare for the allocator.
 Tile choose_tile(int vector_width, int lanes, int64_t columns) {
-  constexpr Tile kLarge[] = {{6, 4}, {8, 2}, {10, 1}}, kSmall[] = {{3, 4}, {5, 2}, {6, 1}};
+  constexpr Tile kLarge[] = {{5, 4}, {10, 2}, {10, 1}}, kSmall[] = {{3, 4}, {5, 2}, {6, 1}};
   Tile best{};
   int64_t best_total = 0;
   for (const Tile& tile : vector_width >= 16 ? kLarge : kSmall) {
@@ -38,6 +38,7 @@ Tile choose_tile(int vector_width, int lanes, int64_t columns) {
 
 // How a product of `rows` x `columns`, `batches` times, is cut into tiles on a device.
 struct Tiling {
+  int lanes;  // of a vector
   int width;  // of a panel, in elements
   int64_t block_rows;
   std::string schedule;
@@ -47,9 +48,9 @@ Tiling make_tiling(Context& context, DType dtype, int64_t batches, int64_t rows,
   const int lanes = std::max(context.vector_width() * 4 / ir::dtype_size(dtype), 1);
   const Tile tile = choose_tile(context.vector_width(), lanes, columns);
   const std::string vector = "vec" + std::to_string(lanes);
-  Tiling tiling{lanes * tile.vectors, rows, ""};
-  tiling.schedule = "tile:thread pack:" + vector + " m:tile" + std::to_string(tile.rows) + " n:" + vector +
-                    (tile.vectors > 1 ? "x" + std::to_string(tile.vectors) : "") + " k:unroll2";
+  Tiling tiling{lanes, lanes * tile.vectors, rows, ""};
+  tiling.schedule = "tile:thread m:tile" + std::to_string(tile.rows) + " n:" + vector +
+                    (tile.vectors > 1 ? "x" + std::to_string(tile.vectors) : "") + " k:unroll4";
   const int64_t panels = std::max<int64_t>(batches * divide_up(columns, tiling.width), 1);
   const int64_t tiles = 4 * int64_t{context.device().info().threads};
   if (panels < tiles)
@@ -70,26 +71,28 @@ class Geometry {
     kernel_width = k.size("kernel_width");
     height = k.size("height");
     width = k.size("width");
+    phase_columns = k.size("phase_columns");
+    phases = k.size("phase_rows") * phase_columns;
     rows = k.size("rows");
     columns = k.size("columns");
     pixels = images * height * width;
   }
   static void append(const ConvolutionShape& s, std::vector<uint64_t>* scalars) {
-    for (const int64_t value : {s.images, s.groups, s.channels, s.filters, s.kernel_height, s.kernel_width,
-                                s.output_height, s.output_width, s.rows(), s.columns()})
+    for (const int64_t value :
+         {s.images, s.groups, s.channels, s.filters, s.kernel_height, s.kernel_width, s.output_height, s.output_width,
+          s.phase_columns(), s.phase_rows(), s.rows(), s.columns()})
       scalars->push_back(scalar_bits(value));
   }
 
-  Expr phases() const { return Expr(shape_.stride_height * shape_.stride_width); }
   // Of the element that the first tap needs for output (line % height, 0) of image line / height, in its channel.
-  Expr line_offset(Expr line) const { return (line / height * phases() * rows + line % height) * columns; }
+  Expr line_offset(Expr line) const { return (line / height * phases * rows + line % height) * columns; }
   // Of what another tap needs, from there.
   Expr tap_offset(Expr tap_row, Expr tap_column) const {
     const Expr y = tap_row * shape_.dilation_height, x = tap_column * shape_.dilation_width;
-    const Expr phase = y % shape_.stride_height * shape_.stride_width + x % shape_.stride_width;
+    const Expr phase = y % shape_.stride_height * phase_columns + x % shape_.stride_width;
     return (phase * rows + y / shape_.stride_height) * columns + x / shape_.stride_width;
   }
-  Expr channel_offset(Expr channel) const { return channel * images * phases() * rows * columns; }
+  Expr channel_offset(Expr channel) const { return channel * images * phases * rows * columns; }
 
   // The runs of pixels [first, last) that lie in one line each: body(line, column, place in [first, last), length).
   void each_run(KernelBuilder& k, Expr first, Expr last,
@@ -102,7 +105,8 @@ class Geometry {
     });
   }
 
-  Expr images, groups, channels, filters, kernel_height, kernel_width, height, width, rows, columns, pixels;
+  Expr images, groups, channels, filters, kernel_height, kernel_width, height, width, phase_columns, phases, rows,
+      columns, pixels;
 
  private:
   ConvolutionShape shape_;
@@ -137,9 +141,9 @@ Expr tile_count(Expr groups, Expr rows, Expr block_rows, Expr columns, int width
   return groups * ((rows + block_rows - 1) / block_rows) * ((columns + width - 1) / width);
 }
 
-// The rows of a tile times a panel. `start`, if there, is what the chains continue.
-void multiply(KernelBuilder& k, DType type, const TileIndex& tile, Expr depth, const Buffer& panel, int width,
-              const Buffer* start, const Buffer& result, const std::function<Expr(Expr, Expr)>& result_index,
+// The rows of a tile times a panel, which begins at `panel_start`. `start`, if there, is what the chains continue.
+void multiply(KernelBuilder& k, DType type, const TileIndex& tile, Expr depth, const Buffer& panel, Expr panel_start,
+              int width, const Buffer* start, const Buffer& result, const std::function<Expr(Expr, Expr)>& result_index,
               const std::function<std::function<Expr(Expr)>(Expr)>& left) {
   k.range("m", tile.row_count, [&](Expr m) {
     const Expr row = tile.first_row + m;
@@ -149,7 +153,8 @@ void multiply(KernelBuilder& k, DType type, const TileIndex& tile, Expr depth, c
       const Expr index = result_index(row, column);
       const Expr first = start ? start->load(index, mask, zero) : zero;
       result.store(index,
-                   k.fma_chain("k", depth, first, [&](Expr i) { return std::pair(factor(i), panel[i * width + n]); }),
+                   k.fma_chain("k", depth, first,
+                               [&](Expr i) { return std::pair(factor(i), panel[panel_start + i * width + n]); }),
                    mask);
     });
   });
@@ -163,7 +168,7 @@ KernelCall convolve_pass(const ConvolutionShape& shape, const Tiling& tiling, in
   const bool continues = first_channel > 0;
   KernelCall call;
   call.key = key_of("conv2d", shape, tiling, continues);
-  call.schedule = tiling.schedule;
+  call.schedule = tiling.schedule + " pack:vec" + std::to_string(tiling.lanes);
   call.define = [shape, continues, panel_width = tiling.width](KernelBuilder& k) {
     const DType type = shape.dtype;
     std::optional<Buffer> start;
@@ -194,7 +199,7 @@ KernelCall convolve_pass(const ConvolutionShape& shape, const Tiling& tiling, in
         k.range("pack", missing, [&](Expr n) { panel.store(i * panel_width + filled + n, dsl::constant(type, 0)); });
       });
       multiply(
-          k, type, tile, depth, panel, panel_width, start ? &*start : nullptr, y,
+          k, type, tile, depth, panel, Expr(0), panel_width, start ? &*start : nullptr, y,
           [&](Expr row, Expr column) { return (tile.group * g.filters + row) * g.pixels + column; },
           [&](Expr row) -> std::function<Expr(Expr)> {
             const Expr from = ((tile.group * g.filters + row) * g.channels + first) * taps;
@@ -211,6 +216,36 @@ KernelCall convolve_pass(const ConvolutionShape& shape, const Tiling& tiling, in
 
 // ---------------------------------------------------------------------------------------------- weight gradient
 
+// gradient [groups * filters, pixels] -> its panels of filters, [groups, blocks, pixels, width], zeros behind the last
+// filter. Every row of taps reads them, so they are turned once, and not by each tile.
+Tensor gradient_panels(const ConvolutionShape& shape, const Tiling& tiling, const Tensor& gradient) {
+  constexpr int kRun = 16;  // pixels turned at a time: their panel rows stay in the first cache
+  KernelCall call;
+  call.key = "conv2d_panels." + std::string(ir::dtype_name(shape.dtype)) + " width" + std::to_string(tiling.width);
+  call.define = [type = shape.dtype, panel_width = tiling.width](KernelBuilder& k) {
+    const Buffer dy = k.input(type, "gradient"), panels = k.output(type, "panels");
+    const Expr groups = k.size("groups"), filters = k.size("filters"), pixels = k.size("pixels");
+    const Expr blocks = (filters + panel_width - 1) / panel_width, runs = (pixels + kRun - 1) / kRun;
+    k.range("t", groups * blocks * runs, [&](Expr t) {
+      const Expr first = t % runs * kRun, block = t / runs % blocks, group = t / runs / blocks;
+      k.range("n", Expr(panel_width), [&](Expr n) {
+        const Expr filter = block * panel_width + n;
+        const Expr from = (group * filters + filter) * pixels + first;
+        const Expr to = (t / runs * pixels + first) * panel_width + n;
+        k.range("pixel", dsl::min(Expr(kRun), pixels - first), [&](Expr i) {
+          panels.store(to + i * panel_width, dy.load(from + i, filter < filters, dsl::constant(type, 0)));
+        });
+      });
+    });
+  };
+  call.schedule = "t:thread pixel:vec";
+  const int64_t blocks = divide_up(shape.filters, tiling.width);
+  call.results = {{shape.dtype, {shape.groups, blocks, shape.pixels(), tiling.width}}};
+  call.scalars = {scalar_bits(shape.groups), scalar_bits(shape.filters), scalar_bits(shape.pixels())};
+  const Tensor inputs[] = {gradient};
+  return call_kernel(std::move(call), inputs)[0];
+}
+
 // One pass over pixels [first_pixel, first_pixel + pass_pixels): rows are the taps of all channels, columns the
 // filters.
 KernelCall weight_gradient_pass(const ConvolutionShape& shape, const Tiling& tiling, int64_t first_pixel,
@@ -223,7 +258,7 @@ KernelCall weight_gradient_pass(const ConvolutionShape& shape, const Tiling& til
     const DType type = shape.dtype;
     std::optional<Buffer> start;
     if (continues) start = k.input(type, "start");
-    const Buffer x = k.input(type, "images"), dy = k.input(type, "gradient"), dw = k.output(type, "result");
+    const Buffer x = k.input(type, "images"), panels = k.input(type, "panels"), dw = k.output(type, "result");
     const Geometry g(k, shape);
     const Expr first = k.size("first_pixel"), depth = k.size("pass_pixels"), block_rows = k.size("block_rows");
     const Expr taps = g.kernel_height * g.kernel_width, rows = g.channels * taps;
@@ -235,16 +270,10 @@ KernelCall weight_gradient_pass(const ConvolutionShape& shape, const Tiling& til
         const Expr origin = g.line_offset(line) + column;
         k.range("run", length, [&](Expr i) { places.store(place + i, origin + i); });
       });
-      const Buffer panel = k.scratch(type, "panel", depth * panel_width);
-      k.range("pack_k", depth, [&](Expr i) {
-        k.range("pack", Expr(panel_width), [&](Expr n) {
-          const Expr filter = tile.first_column + n;
-          const Expr from = (tile.group * g.filters + filter) * g.pixels + first + i;
-          panel.store(i * panel_width + n, dy.load(from, filter < tile.last_column, dsl::constant(type, 0)));
-        });
-      });
+      const Expr column_blocks = (g.filters + panel_width - 1) / panel_width;
+      const Expr panel = (tile.group * column_blocks + tile.first_column / panel_width) * g.pixels + first;
       multiply(
-          k, type, tile, depth, panel, panel_width, start ? &*start : nullptr, dw,
+          k, type, tile, depth, panels, panel * panel_width, panel_width, start ? &*start : nullptr, dw,
           [&](Expr row, Expr column) { return (tile.group * rows + row) * g.filters + column; },
           [&](Expr row) -> std::function<Expr(Expr)> {
             const Expr channel = tile.group * g.channels + row / taps, tap = row % taps;
@@ -294,12 +323,13 @@ Tensor convolution_weight_gradient(const ConvolutionShape& shape, const Tensor& 
   const Tiling tiling = make_tiling(images.context(), shape.dtype, shape.groups, rows, shape.filters);
   const int64_t pixels = shape.pixels(), longest = kPassBytes / ir::dtype_size(shape.dtype);
   const int64_t each = divide_up(pixels, std::max<int64_t>(divide_up(pixels, longest), 1));
+  const Tensor panels = gradient_panels(shape, tiling, gradient);
   Tensor result;
   for (int64_t first = 0; first == 0 || first < pixels; first += each) {
     std::vector<Tensor> inputs;
     if (first > 0) inputs.push_back(result);
     inputs.push_back(images);
-    inputs.push_back(gradient);
+    inputs.push_back(panels);
     result = call_kernel(weight_gradient_pass(shape, tiling, first, std::min(each, pixels - first)), inputs)[0];
     if (each == 0) break;
   }

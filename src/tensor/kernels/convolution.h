@@ -2,7 +2,7 @@
 //
 // Prepared images lie as [groups * channels, images, phases, rows, columns]: padded, and cut by the stride into phases,
 // so that the element a tap needs for output (y, x) is at (y + its row, x + its column) of its phase, always inside.
-// Every access is then a run of neighbouring elements, without masks.
+// Every access is then a run of neighbouring elements, without masks. Phases that no tap reads are left out.
 #pragma once
 
 #include "tensor/kernel_call.h"
@@ -15,8 +15,11 @@ struct ConvolutionShape {
   int64_t channels = 0, filters = 0;  // of a group
   int64_t kernel_height = 1, kernel_width = 1;
   int64_t output_height = 0, output_width = 0;
-  int64_t stride_height = 1, stride_width = 1;  // phases: stride_height * stride_width
+  int64_t stride_height = 1, stride_width = 1;
   int64_t dilation_height = 1, dilation_width = 1;
+
+  int64_t phase_rows() const { return std::min(stride_height, (kernel_height - 1) * dilation_height + 1); }
+  int64_t phase_columns() const { return std::min(stride_width, (kernel_width - 1) * dilation_width + 1); }
 
   // Of a phase: as far as the last tap of the last output reaches.
   int64_t rows() const { return output_height + (kernel_height - 1) * dilation_height / stride_height; }
