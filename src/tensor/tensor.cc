@@ -351,6 +351,23 @@ Tensor mean(const Tensor& x, const Dims& axes, bool keep_axes) {
 
 // ---- Products ----
 
+namespace {
+
+// From this many columns on, a transposed left operand is copied once into rows: the product reads it column by column,
+// a cache line for every element, once for each of its panels.
+constexpr int64_t kColumnsThatPayForACopy = 128;
+
+Tensor with_rows_in_memory(const Tensor& a, int64_t columns) {
+  View view;
+  resolve(a.node().get(), &view);
+  const int rank = a.rank();
+  const bool transposed = view.strides[rank - 1] != 1 && view.strides[rank - 2] == 1;
+  const bool large = columns >= kColumnsThatPayForACopy && a.extent(-1) > 1 && a.extent(-2) > 1;
+  return transposed && large ? a.contiguous() : a;
+}
+
+}  // namespace
+
 Tensor matmul(const Tensor& a, const Tensor& b) {
   Tensor failed;
   if (!check_operands("matmul", std::array{a, b}, &failed).ok()) return failed;
@@ -391,7 +408,8 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
     const int64_t count = element_count(*batch);
     return matmul(left.reshape({count, m, k}), right.reshape({count, k, n})).reshape(with(*batch, m, n));
   }
-  return Tensor(make_node(Op::matmul, context, a.dtype(), with(*batch, m, n), {left.node(), right.node()}));
+  const Tensor rows = with_rows_in_memory(left, n);
+  return Tensor(make_node(Op::matmul, context, a.dtype(), with(*batch, m, n), {rows.node(), right.node()}));
 }
 
 // ---- Joining ----

@@ -1,4 +1,8 @@
 // Kernels of fused pointwise expressions.
+//
+// Where an operand is read across its rows (a transposed copy, above all), a plain loop would touch a new cache line
+// for every element and come back to it only after a whole row, when it is gone. Such loops run in blocks of kBlock
+// rows, which use each line kBlock times while it is near.
 #include "tensor/context.h"
 #include "tensor/launch.h"
 
@@ -16,6 +20,62 @@ std::string schedule_of(int rank) {
     default:
       return "outer:thread i" + std::to_string(rank - 1) + ":vec";
   }
+}
+
+// Rows of a block, which share the lines of the operand that lies the other way; and lanes of its vectors, few, as
+// rows that are a power of two apart compete for the same places in the cache.
+constexpr int kBlock = 16;
+constexpr int kBlockLanes = 8;
+
+// The axis along which an operand that does not follow the innermost axis is contiguous; -1: there is none.
+int crossing_axis(const Program& program) {
+  const int last = program.loops.rank() - 1;
+  if (last < 1 || program.loops[last] < kBlockLanes) return -1;
+  for (const Leaf& leaf : program.leaves) {
+    if (leaf.kind != Leaf::Kind::load || leaf.view.strides[last] == 0 || leaf.view.strides[last] == 1) continue;
+    for (int axis = 0; axis < last; ++axis)
+      if (leaf.view.strides[axis] == 1 && program.loops[axis] >= kBlock) return axis;
+  }
+  return -1;
+}
+
+ir::Kernel trace_blocks(const Program& program, int axis, const Strides& result_strides, DType result_type) {
+  return dsl::trace("pointwise_blocks", [&](dsl::KernelBuilder& k) {
+    ProgramCode code(program);
+    code.declare_buffers(k);
+    const dsl::Buffer result = k.output(result_type, "result");
+    const int rank = program.loops.rank();
+    const size_t across = static_cast<size_t>(axis), last = static_cast<size_t>(rank - 1);
+    std::vector<dsl::Expr> extents, indices(static_cast<size_t>(rank));
+    for (int i = 0; i < rank; ++i) extents.push_back(k.size("n" + std::to_string(i)));
+    code.declare_scalars(k);
+    const std::vector<dsl::Expr> strides = declare_strides(k, result_strides, "result");
+
+    const dsl::Expr rows(kBlock), lanes(kBlockLanes);
+    dsl::Expr blocks = (extents[across] + rows - 1) / rows;
+    for (size_t i = 0; i < last; ++i)
+      if (i != across) blocks = blocks * extents[i];
+    k.range("block", blocks, [&](dsl::Expr block) {
+      for (size_t i = last; i-- > 0;) {
+        if (i == across) continue;
+        indices[i] = block % extents[i];
+        block = block / extents[i];
+      }
+      const dsl::Expr first_row = block * rows;
+      const auto columns = [&](dsl::Expr start, dsl::Expr count) {
+        k.range("row", dsl::min(rows, extents[across] - first_row), [&](dsl::Expr row) {
+          indices[across] = first_row + row;
+          k.range("lane", count, [&](dsl::Expr lane) {
+            indices[last] = start + lane;
+            result.store(affine(result_strides, strides, indices), code.evaluate(k, indices));
+          });
+        });
+      };
+      const dsl::Expr whole = extents[last] / lanes, left = extents[last] % lanes;
+      k.range("columns", whole, [&](dsl::Expr i) { columns(i * lanes, lanes); });
+      k.range("rest", dsl::min(left, dsl::Expr(1)), [&](dsl::Expr) { columns(whole * lanes, left); });
+    });
+  });
 }
 
 ir::Kernel trace(const Program& program, const Strides& result_strides, DType result_type) {
@@ -71,7 +131,9 @@ Status launch_pointwise(Launcher& launcher, const Step& step) {
     for (Strides* access : accesses) *access = {0};
   }
 
-  std::string key = "pointwise " + std::string(ir::dtype_name(node->dtype)) + ":" + stride_classes(result_strides) +
+  const int across = crossing_axis(program);
+  std::string key = (across < 0 ? "pointwise " : "pointwise blocks " + std::to_string(across) + " ") +
+                    std::string(ir::dtype_name(node->dtype)) + ":" + stride_classes(result_strides) +
                     " " + ProgramCode::key(program);
   std::vector<hal::Binding> bindings;
   ProgramCode::append_bindings(program, &bindings);
@@ -80,6 +142,11 @@ Status launch_pointwise(Launcher& launcher, const Step& step) {
   for (const int64_t extent : program.loops) scalars.push_back(static_cast<uint64_t>(extent));
   ProgramCode::append_scalars(program, &scalars);
   append_strides(result_strides, &scalars);
+  if (across >= 0)
+    return launcher.dispatch(
+        key, "block:thread lane:vec" + std::to_string(kBlockLanes),
+        [&] { return trace_blocks(program, across, result_strides, node->dtype); }, std::move(bindings),
+        std::move(scalars));
   return launcher.dispatch(
       key, schedule_of(program.loops.rank()), [&] { return trace(program, result_strides, node->dtype); },
       std::move(bindings), std::move(scalars));
