@@ -133,8 +133,8 @@ Status launch_pointwise(Launcher& launcher, const Step& step) {
 
   const int across = crossing_axis(program);
   std::string key = (across < 0 ? "pointwise " : "pointwise blocks " + std::to_string(across) + " ") +
-                    std::string(ir::dtype_name(node->dtype)) + ":" + stride_classes(result_strides) +
-                    " " + ProgramCode::key(program);
+                    std::string(ir::dtype_name(node->dtype)) + ":" + stride_classes(result_strides) + " " +
+                    ProgramCode::key(program);
   std::vector<hal::Binding> bindings;
   ProgramCode::append_bindings(program, &bindings);
   bindings.push_back({node->storage->buffer(), 0});

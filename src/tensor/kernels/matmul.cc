@@ -37,6 +37,7 @@ struct Product {
   Strides a, b, c;  // over [batch..., m, k], [batch..., k, n], [batch..., m, n]
   bool direct;      // B is read in place
   int columns;      // of a panel
+  bool edge;        // the last panel may have fewer
   bool continues;   // the chain starts from C
   const Program* epilogue;
 };
@@ -81,62 +82,52 @@ ir::Kernel trace(const Product& p) {
       };
       const dsl::Expr tile_rows = dsl::min(block_rows, rows - first_row);
 
-      // One element of C; `b_value` gives B's factor. `mask` undefined: all columns are there.
-      const auto element = [&](dsl::Expr row, dsl::Expr column, const std::function<dsl::Expr(dsl::Expr)>& b_value,
-                               const dsl::Expr* mask) {
+      // One element of C; `b_value` gives B's factor.
+      const auto element = [&](dsl::Expr row, dsl::Expr column, const std::function<dsl::Expr(dsl::Expr)>& b_value) {
         const std::vector<dsl::Expr> position = at(first_row + row, first_column + column);
         const dsl::Expr c_index = affine(p.c, c_strides, position);
-        dsl::Expr start = dsl::constant(p.dtype, 0.0);
-        if (p.continues) start = mask ? c.load(c_index, *mask, start) : c[c_index];
+        const dsl::Expr start = p.continues ? c[c_index] : dsl::constant(p.dtype, 0.0);
         const dsl::Expr product = k.fma_chain("k", depth, start, [&](dsl::Expr i) {
           return std::pair(a[affine(p.a, a_strides, at(first_row + row, i))], b_value(i));
         });
-        const dsl::Expr value = epilogue ? epilogue->evaluate(k, position, &product) : product;
-        if (mask)
-          c.store(c_index, value, *mask);
-        else
-          c.store(c_index, value);
+        c.store(c_index, epilogue ? epilogue->evaluate(k, position, &product) : product);
       };
 
       if (p.direct) {
         k.range("m", tile_rows, [&](dsl::Expr row) {
-          k.range("n", dsl::min(width, columns - first_column), [&](dsl::Expr column) {
-            element(
-                row, column, [&](dsl::Expr i) { return b[b_index(i, column)]; }, nullptr);
-          });
+          k.range("n", dsl::min(width, columns - first_column),
+                  [&](dsl::Expr column) { element(row, column, [&](dsl::Expr i) { return b[b_index(i, column)]; }); });
         });
         return;
       }
       const dsl::Buffer panel = k.scratch(p.dtype, "panel", depth * width);
       k.range("pack_k", depth, [&](dsl::Expr i) {
         k.range("pack_n", width, [&](dsl::Expr column) {
-          const dsl::Expr zero = dsl::constant(p.dtype, 0.0);
-          panel.store(i * width + column, b.load(b_index(i, column), first_column + column < columns, zero));
+          const dsl::Expr from = b_index(i, column), zero = dsl::constant(p.dtype, 0.0);
+          panel.store(i * width + column, p.edge ? b.load(from, first_column + column < columns, zero) : b[from]);
         });
       });
-      k.range("m", tile_rows, [&](dsl::Expr row) {
-        k.range("n", width, [&](dsl::Expr column) {
-          const dsl::Expr mask = first_column + column < columns;
-          element(
-              row, column, [&](dsl::Expr i) { return panel[i * width + column]; }, &mask);
+      const auto multiply = [&](std::string_view column_range, dsl::Expr count) {
+        k.range("m", tile_rows, [&](dsl::Expr row) {
+          k.range(column_range, count, [&](dsl::Expr column) {
+            element(row, column, [&](dsl::Expr i) { return panel[i * width + column]; });
+          });
         });
-      });
+      };
+      if (!p.edge) return multiply("n", width);
+      const dsl::Expr left = columns - first_column, whole = dsl::min(left / width, dsl::Expr(1));
+      k.range("whole", whole, [&](dsl::Expr) { multiply("n", width); });
+      k.range("partial", dsl::Expr(1) - whole, [&](dsl::Expr) { multiply("edge", left); });
     });
   });
 }
 
-// The preset that wastes the fewest columns, the widest among equals.
+// The widest preset, but not wider than the columns make use of.
 TilePreset choose_preset(int vector_width, int lanes, int64_t columns) {
   TilePreset best{};
-  int64_t best_total = 0;
   for (const TilePreset& preset : kPresets) {
     if (preset.vector_width != vector_width) continue;
-    const int64_t width = int64_t{lanes} * preset.vectors;
-    const int64_t total = (columns + width - 1) / width * width;
-    if (best.rows == 0 || total < best_total) {
-      best = preset;
-      best_total = total;
-    }
+    if (best.rows == 0 || int64_t{lanes} * preset.vectors >= columns) best = preset;
   }
   return best;
 }
@@ -163,12 +154,13 @@ Status launch_matmul(Launcher& launcher, const Step& step) {
   const int lanes = std::max(context.vector_width() * 4 / static_cast<int>(element_size), 1);
   const TilePreset preset = choose_preset(context.vector_width(), lanes, columns);
   product.columns = lanes * preset.vectors;
+  product.edge = !product.direct && columns % product.columns != 0;
 
   const std::string vectors =
       "vec" + std::to_string(lanes) + (preset.vectors > 1 ? "x" + std::to_string(preset.vectors) : std::string());
   const std::string schedule =
       "tile:thread " + (product.direct ? "m:tile4" : "pack_n:" + vectors + " m:tile" + std::to_string(preset.rows)) +
-      " n:" + vectors + " k:unroll4";
+      (product.edge ? " edge:vec" + std::to_string(lanes) + "x2" : std::string()) + " n:" + vectors + " k:unroll4";
 
   // Enough tiles for every thread, as long as a tile has enough rows to pay for its panel.
   const int64_t batches = element_count(Shape(std::span(shape.begin(), shape.end() - 2)));
@@ -189,7 +181,7 @@ Status launch_matmul(Launcher& launcher, const Step& step) {
     std::string key = "matmul " + std::string(ir::dtype_name(node->dtype)) + " " + stride_classes(product.a) + " " +
                       stride_classes(product.b) + " " + stride_classes(product.c) + " " +
                       std::to_string(product.columns);
-    key += product.direct ? " direct" : " packed";
+    key += product.direct ? " direct" : product.edge ? " packed with an edge" : " packed";
     if (product.continues) key += " continued";
     if (product.epilogue) key += " " + ProgramCode::key(*product.epilogue);
 
