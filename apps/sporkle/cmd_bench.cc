@@ -7,9 +7,9 @@
 #include <memory>
 
 #include "apps/sporkle/bench_gemm.h"
-#include "apps/sporkle/child_process.h"
 #include "apps/sporkle/cli.h"
 #include "apps/sporkle/commands.h"
+#include "base/child_process.h"
 #include "base/file.h"
 #include "base/json_writer.h"
 #include "mesh/identity.h"
@@ -53,9 +53,12 @@ double quantile(const std::vector<double>& sorted, double q) {
 // From the start of a `sporkle join` process to its line "ready", once.
 Result<double> join_once(const std::string& link, const fs::path& home, const fs::path& log) {
   const auto start = std::chrono::steady_clock::now();
-  SPORKLE_ASSIGN_OR_RETURN(ChildProcess child,
-                           ChildProcess::start(own_program(), {"join", link, "--threads", "1", "--json"},
-                                               {{"SPORKLE_HOME", home.string()}}, log));
+  ChildOptions options;
+  options.program = own_program();
+  options.arguments = {"join", link, "--threads", "1", "--json"};
+  options.environment = {{"SPORKLE_HOME", home.string()}};
+  options.error_log = log;
+  SPORKLE_ASSIGN_OR_RETURN(ChildProcess child, ChildProcess::start(options));
   for (;;) {
     const std::optional<std::string> line = child.read_line(20'000);
     if (!line) {

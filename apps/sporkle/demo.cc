@@ -10,8 +10,8 @@
 #include <thread>
 #include <vector>
 
-#include "apps/sporkle/child_process.h"
 #include "apps/sporkle/run_view.h"
+#include "base/child_process.h"
 #include "base/file.h"
 #include "base/format_units.h"
 #include "mesh/client.h"
@@ -103,8 +103,12 @@ class Demo {
   }
 
   Result<ChildProcess> start_process(const std::string& node, const std::vector<std::string>& arguments) {
-    return ChildProcess::start(own_program(), arguments, environment(node),
-                               options_.directory / "nodes" / (node + ".log"));
+    ChildOptions child;
+    child.program = own_program();
+    child.arguments = arguments;
+    child.environment = environment(node);
+    child.error_log = options_.directory / "nodes" / (node + ".log");
+    return ChildProcess::start(child);
   }
 
   // What a process said on its standard error, for a message.

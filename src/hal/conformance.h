@@ -447,4 +447,35 @@ TEST_P(Conformance, ThreadsMayAllocateAtOnce) {
   EXPECT_EQ(wrong, 0);
 }
 
+TEST_P(Conformance, CountsTheTimeItIsBusy) {
+  const auto busy_seconds = [&] {
+    const Result<double> seconds = device_->busy_seconds();
+    EXPECT_TRUE(seconds.ok()) << seconds.status().to_string();
+    return seconds.ok() ? *seconds : 0;
+  };
+  if (device_->busy_seconds().status().code() == Code::unsupported) GTEST_SKIP() << "this device has no clock";
+  const BufferRef buffer = allocate(1 << 20);
+
+  // It grows by what the device does, and by no more than the time that passes.
+  const auto start = std::chrono::steady_clock::now();
+  const double before = busy_seconds();
+  run([&](CommandBuffer& c) {
+    for (uint32_t i = 0; i < 20; ++i) c.fill({buffer}, 1 << 20, 0x01020300 + i);
+  });
+  const double after = busy_seconds();
+  const double passed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  EXPECT_GT(after, before);
+  EXPECT_LE(after - before, passed);
+  EXPECT_EQ(busy_seconds(), after);
+
+  // Waiting is no work.
+  const SemaphoreRef go = semaphore(), done = semaphore();
+  ASSERT_TRUE(submit([&](CommandBuffer& c) { c.fill({buffer}, 64, 1); }, {{go, 1}}, {{done, 1}}).ok());
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  ASSERT_TRUE(go->signal(1).ok());
+  ASSERT_TRUE(done->wait(1, 10'000).ok());
+  ASSERT_TRUE(device_->wait_idle().ok());
+  EXPECT_LT(busy_seconds() - after, 0.25);
+}
+
 }  // namespace sporkle::hal

@@ -122,6 +122,13 @@ class Device {
   virtual Status submit(const CommandBuffer& commands, std::span<const SemaphorePoint> wait = {},
                         std::span<const SemaphorePoint> signal = {}) = 0;
   virtual Status wait_idle() = 0;
+
+  // How long this device has executed commands since it was opened, by its own clock, over all submissions that are
+  // done: without planning, and without waiting for semaphores. Submissions that run side by side each count in full.
+  // unsupported where a device has no such clock.
+  virtual Result<double> busy_seconds() const {
+    return unsupported("device " + info().id + " has no clock of its own");
+  }
 };
 
 }  // namespace sporkle::hal

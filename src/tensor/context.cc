@@ -74,6 +74,15 @@ void Context::trim() {
   free_.clear();
 }
 
+Status Context::fill_unused(uint32_t pattern) {
+  SPORKLE_RETURN_IF_ERROR(wait());
+  hal::CommandBuffer commands;
+  for (const auto& [size, buffers] : free_)
+    for (const hal::BufferRef& buffer : buffers) commands.fill({buffer, 0}, size, pattern);
+  SPORKLE_RETURN_IF_ERROR(device_->submit(commands));
+  return device_->wait_idle();
+}
+
 Status Context::submit(hal::CommandBuffer commands) {
   if (!semaphore_) {
     SPORKLE_ASSIGN_OR_RETURN(semaphore_, device_->create_semaphore(0));

@@ -50,6 +50,9 @@ class Context {
   Status wait();
   // Gives memory that no tensor uses back to the device.
   void trim();
+  // Overwrites the memory that no tensor uses with `pattern`, over and over, and waits: what is computed there next is
+  // seen to have been written. For benchmarks and tests.
+  Status fill_unused(uint32_t pattern);
 
   // ---- For this layer ----
   // Uninitialised memory; at least one byte is there even for 0.

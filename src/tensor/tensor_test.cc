@@ -179,6 +179,23 @@ TEST(MemoryTest, IntermediatesShareBuffers) {
   EXPECT_LE(c.counters().allocated_bytes - before, size_t{4} * kCount * sizeof(float));
 }
 
+TEST(MemoryTest, UnusedMemoryCanBeFilledAndUsedMemoryIsLeftAlone) {
+  Context& c = context();
+  const std::vector<float> values = random_values(1000, 7);
+  const Tensor kept = from_host<float>(c, values, {1000});
+  hal::BufferRef buffer;
+  {
+    const Tensor gone = kept * 2.0;
+    ASSERT_TRUE(realize({gone}).ok());
+    buffer = gone.node()->storage->buffer();
+  }
+  ASSERT_TRUE(c.fill_unused(0x7ff5a5a5).ok());
+  std::vector<uint32_t> words(1000);
+  ASSERT_TRUE(c.device().read({buffer, 0}, std::as_writable_bytes(std::span(words))).ok());
+  EXPECT_EQ(words, std::vector<uint32_t>(1000, 0x7ff5a5a5));
+  EXPECT_EQ(read(kept), values);
+}
+
 TEST(MemoryTest, DetachedResultsForgetTheirHistory) {
   Context& c = context();
   Tensor x = random_tensor(c, {1 << 18}, 1);

@@ -237,11 +237,16 @@ Status HostDevice::wait_idle() {
 Status HostDevice::execute(const CommandBuffer& commands) {
   std::lock_guard lock(execution_);
   const StrictFloatEnvironment environment;
+  const auto start = std::chrono::steady_clock::now();
+  Status status;
   for (const CommandBuffer::Command& command : commands.commands()) {
-    SPORKLE_RETURN_IF_ERROR(std::visit([this](const auto& c) { return execute(c); }, command));
+    if (status.ok()) status = std::visit([this](const auto& c) { return execute(c); }, command);
   }
-  return {};
+  busy_ = busy_.load() + (std::chrono::steady_clock::now() - start);  // written under execution_ alone
+  return status;
 }
+
+Result<double> HostDevice::busy_seconds() const { return std::chrono::duration<double>(busy_.load()).count(); }
 
 Status HostDevice::execute(const DispatchCommand& command) {
   spans_.clear();

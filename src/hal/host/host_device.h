@@ -8,6 +8,8 @@
 // members are still there: submissions that still wait are cancelled, running ones finish.
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <list>
 #include <mutex>
@@ -77,6 +79,7 @@ class HostDevice : public Device {
   Status submit(const CommandBuffer& commands, std::span<const SemaphorePoint> wait,
                 std::span<const SemaphorePoint> signal) override;
   Status wait_idle() override;
+  Result<double> busy_seconds() const override;
 
   // Zero for a device without memory of its own.
   MemoryPool::Statistics memory_statistics() const;
@@ -112,7 +115,8 @@ class HostDevice : public Device {
   DeviceInfo info_;
   std::shared_ptr<MemoryPool> pool_;
 
-  std::mutex execution_;         // held while a submission's commands run
+  std::mutex execution_;  // held while a submission's commands run
+  std::atomic<std::chrono::steady_clock::duration> busy_{std::chrono::steady_clock::duration::zero()};
   std::vector<HostSpan> spans_;  // of the command that runs; guarded by execution_
 
   std::mutex waiting_mutex_;
