@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "codegen/llvm/emitter.h"
 #include "codegen/llvm/library.h"
+#include "codegen/spirv/emitter.h"
 #include "ir/text.h"
 
 namespace sporkle::codegen {
@@ -57,9 +58,17 @@ Result<std::vector<std::byte>> compile(const ir::Kernel& kernel, const lower::Sc
                                        std::string_view target) {
   if (target == "null") return bytes_of("null");
   if (target == "reference") return bytes_of(ir::print(kernel));
+  const auto context = "kernel \"" + kernel.name + "\"";
+  if (target.starts_with(kVulkanPrefix)) {
+    SPORKLE_ASSIGN_OR_RETURN(const VulkanTarget vulkan, VulkanTarget::parse(target));
+    const auto mapped = lower::lower_for_gpu(kernel, schedule);
+    if (!mapped.ok()) return mapped.status().with_context(context);
+    const auto code = spirv::emit(*mapped, vulkan);
+    if (!code.ok()) return code.status().with_context(context);
+    return encode(*code);
+  }
   if (!target.starts_with(kCpuPrefix) || level_index(target.substr(kCpuPrefix.size())) < 0)
     return unsupported("no code generator for target \"" + std::string(target) + "\"");
-  const auto context = "kernel \"" + kernel.name + "\"";
   const auto lowered = lower::lower(kernel, schedule);
   if (!lowered.ok()) return lowered.status().with_context(context);
   const auto text = llvm::emit(*lowered);

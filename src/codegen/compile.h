@@ -14,6 +14,7 @@ namespace sporkle::codegen {
 
 // Targets:
 //   "cpu:x86-64", "cpu:x86-64-v3", "cpu:x86-64-v4"   a relocatable ELF object (see codegen/cpu_abi.h); needs libLLVM
+//   "vulkan:FEATURES" (see codegen/vulkan_target.h)   SPIR-V and how to launch it (see codegen/gpu_abi.h)
 //   "reference"                                       the kernel's text form, which the interpreter executes
 //   "null"                                            nothing but a marker
 // Thread-safe (LLVM calls are serialised). unsupported names what is missing, for example that no libLLVM was found,

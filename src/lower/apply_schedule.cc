@@ -251,7 +251,7 @@ class Scheduler {
 
 }  // namespace
 
-Result<Lowered> apply_schedule(const ir::Kernel& kernel, const Schedule& schedule) {
+Status check_ranges(const ir::Kernel& kernel, const Schedule& schedule) {
   // A range is a loop's (it may be split) or a reduction's (it may be unrolled).
   std::vector<const Node*> reductions;
   std::vector<std::string_view> known;
@@ -259,18 +259,24 @@ Result<Lowered> apply_schedule(const ir::Kernel& kernel, const Schedule& schedul
     if (node->op == Op::range) known.push_back(node->name);
     if (node->op == Op::reduce) reductions.push_back(node->src(1));
   });
-  Schedule loops;
-  Lowered lowered;
   for (const ScheduleItem& item : schedule.items) {
     if (std::ranges::find(known, item.range) == known.end())
       return invalid_argument("schedule \"" + schedule.text() + "\": kernel \"" + kernel.name + "\" has no range \"" +
                               item.range + "\"");
-    if (item.kind != ScheduleItem::Kind::unroll) {
-      loops.items.push_back(item);
-    } else if (std::ranges::none_of(reductions, [&](const Node* range) { return range->name == item.range; })) {
+    if (item.kind == ScheduleItem::Kind::unroll &&
+        std::ranges::none_of(reductions, [&](const Node* range) { return range->name == item.range; }))
       return invalid_argument("schedule \"" + schedule.text() + "\": \"" + item.range +
                               "\" is a loop; unroll is for reductions, use tile");
-    }
+  }
+  return {};
+}
+
+Result<Lowered> apply_schedule(const ir::Kernel& kernel, const Schedule& schedule) {
+  SPORKLE_RETURN_IF_ERROR(check_ranges(kernel, schedule));
+  Schedule loops;
+  Lowered lowered;
+  for (const ScheduleItem& item : schedule.items) {
+    if (item.kind != ScheduleItem::Kind::unroll) loops.items.push_back(item);
   }
   lowered.kernel = kernel;
   Scheduler scheduler(*kernel.context, loops);

@@ -44,4 +44,13 @@ Result<Lowered> lower(const ir::Kernel& kernel, const Schedule& schedule) {
   return lowered;
 }
 
+Result<ir::Kernel> lower_for_gpu(const ir::Kernel& kernel, const Schedule& schedule) {
+  SPORKLE_RETURN_IF_ERROR(check_ranges(kernel, schedule));
+  ir::Kernel lowered = ir::expand_math(clone(kernel));
+  SPORKLE_RETURN_IF_ERROR(check("expand_math", lowered));
+  lowered = map_to_invocations(lowered);
+  SPORKLE_RETURN_IF_ERROR(check("map_to_invocations", lowered));
+  return lowered;
+}
+
 }  // namespace sporkle::lower

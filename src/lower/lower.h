@@ -23,12 +23,21 @@ struct Lowered {
 // the kernel lacks or asks for what the kernel's shape does not allow (nested vectors, a thread loop inside another).
 Result<Lowered> lower(const ir::Kernel& kernel, const Schedule& schedule);
 
+// For GPUs, where an invocation runs one iteration of the thread loop: expand_math, map_to_invocations.
+// `schedule` must name ranges that the kernel has; its items are for CPUs and change nothing here.
+Result<ir::Kernel> lower_for_gpu(const ir::Kernel& kernel, const Schedule& schedule);
+
 // ---- The passes, for their tests ----
 
+// invalid_argument naming the range that the kernel lacks, or the loop that is to be unrolled.
+Status check_ranges(const ir::Kernel& kernel, const Schedule& schedule);
 // Loops run as the schedule says: split into thread blocks, tiles and vectors with their remainders.
 Result<Lowered> apply_schedule(const ir::Kernel& kernel, const Schedule& schedule);
 // Reductions over L lanes become one vector accumulator (or, where the reduction already runs inside a vector, L of
 // them) and a lane_reduce.
 ir::Kernel expand_lanes(const ir::Kernel& kernel);
+// Many small iterations: the outermost loop becomes the thread loop, joined with the loops that are all of its body
+// where their extents are known at launch. Vector ranges become ordinary ones and lane_reduce its tree.
+ir::Kernel map_to_invocations(const ir::Kernel& kernel);
 
 }  // namespace sporkle::lower

@@ -1,0 +1,540 @@
+#include "codegen/spirv/emitter.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <unordered_set>
+
+#include "codegen/spirv/arithmetic.h"
+#include "codegen/spirv/memory_use.h"
+#include "codegen/spirv/scopes.h"
+#include "ir/arithmetic.h"
+#include "ir/builder.h"
+
+namespace sporkle::codegen::spirv {
+namespace {
+
+using ir::Combine;
+using ir::DType;
+using ir::Node;
+using ir::Op;
+using ir::RangeKind;
+using SpvOp = spv::Op;
+
+constexpr uint32_t kWorkgroup = 128;
+constexpr int64_t kScratchAlignment = 16;
+
+class Emitter {
+ public:
+  Emitter(const ir::Kernel& kernel, const VulkanTarget& target)
+      : kernel_(kernel), target_(target), s_(m_), arithmetic_(s_, target), memory_(kernel) {}
+
+  Result<GpuCode> run();
+
+ private:
+  // ---- Values ----
+  Value emit(const Node* node);
+  Value compute(const Node* node);
+  int depth_of(const Node* node, std::unordered_map<const Node*, int>& memo);
+  Value load(const Node* node);
+  void reduce(const std::vector<const Node*>& group);
+  Id combine(const Node* node, Id a, Id b);
+  // The lanes of a reduction joined by its tree.
+  Id join(const Node* node, std::vector<Id> lanes, int depth);
+
+  // ---- Arguments and memory ----
+  Id push_constant(uint32_t word);
+  Id argument(size_t number);
+  Id base_address(const Node* memory);
+  Id pointer(const Node* memory, Id index, int depth);
+  Id load_word(Id address, int depth);
+
+  // ---- Statements ----
+  void statements(std::span<const Node* const> list);
+  void stores(std::span<const Node* const> list);
+  void together(std::span<const Node* const> list);
+  // A store whose operands are there.
+  struct Write {
+    const Node* store;
+    Id index, value, mask;
+  };
+  Write operands(const Node* store);
+  void write(const Write& write);
+  void loop(const Node* node);
+  void thread_loop(const Node* node);
+  // Emits the reductions below `roots` that are not known yet, those over one range together.
+  void prepare_reductions(std::span<const Node* const> roots);
+  void forget_reads_of(const Node* memory) {
+    s_.forget([&](const Node* node) { return memory_.reads(node, memory); });
+  }
+
+  // ---- The module ----
+  Status check_types() const;
+  void define_interface();
+  const Node* scratch_bytes_before(const Node* scratch);
+
+  void fail(Status status) {
+    if (status_.ok()) status_ = std::move(status);
+  }
+
+  const ir::Kernel& kernel_;
+  const VulkanTarget& target_;
+  Module m_;
+  Scopes s_;
+  Arithmetic arithmetic_;
+  MemoryUse memory_;
+  std::vector<const Node*> scratches_;
+  const Node* thread_loop_ = nullptr;
+  bool arguments_inline_ = true;
+  Id push_constants_ = 0, invocation_ = 0;
+  Id iteration_in_dispatch_ = 0, iteration_ = 0;  // of the thread loop, in scope 0
+  std::unordered_map<uint32_t, Id> push_constant_words_;
+  std::unordered_map<const Node*, Id> base_addresses_;
+  Status status_;
+};
+
+// ------------------------------------------------------------------------------------------------ values
+
+// The scope a value will live in, found without emitting it.
+int Emitter::depth_of(const Node* node, std::unordered_map<const Node*, int>& memo) {
+  if (const Value* value = s_.find(node)) return value->depth;
+  if (const auto found = memo.find(node); found != memo.end()) return found->second;
+  int depth = 0;
+  if (node->op == Op::range) {
+    depth = 0;  // not open: bound by a reduction below
+  } else if (node->op == Op::load && memory_.is_stored_to(node->src(0))) {
+    depth = s_.innermost();
+  } else {
+    for (const Node* source : node->src()) depth = std::max(depth, depth_of(source, memo));
+  }
+  memo.emplace(node, depth);
+  return depth;
+}
+
+Value Emitter::emit(const Node* node) {
+  if (const Value* value = s_.find(node)) return *value;
+  if (node->op == Op::constant) return {m_.constant(node->type, node->value), 0};
+  if (node->op == Op::reduce) {
+    reduce({node});
+    return *s_.find(node);
+  }
+  const Value value = compute(node);
+  s_.remember(node, value);
+  return value;
+}
+
+Value Emitter::compute(const Node* node) {
+  if (node->op == Op::scalar) {
+    const size_t number = kernel_.buffers.size() + static_cast<size_t>(node->value);
+    return {arithmetic_.from_bits(node->type, 0, argument(number)), 0};
+  }
+  if (node->op == Op::load) return load(node);
+  if (node->op < Op::add || node->op > Op::bitcast) {
+    fail(internal_error("the GPU code generator met " + std::string(ir::op_name(node->op)) +
+                        ", which lowering should have removed or a loop opened"));
+    return {m_.constant(node->type, 0), 0};
+  }
+  std::array<Id, 3> v{};
+  int depth = 0;
+  for (size_t i = 0; i < node->source_count; ++i) {
+    const Value source = emit(node->src(i));
+    v[i] = source.id;
+    depth = std::max(depth, source.depth);
+  }
+  return {arithmetic_.apply(node->op, node->type, node->src(0)->type, depth, v), depth};
+}
+
+Value Emitter::load(const Node* node) {
+  const Node* memory = node->src(0);
+  const Value index = emit(node->src(1));
+  const bool is_masked = node->source_count > 2;
+  Value mask, otherwise;
+  int depth = index.depth;
+  if (is_masked) {
+    mask = emit(node->src(2));
+    otherwise = emit(node->src(3));
+    depth = std::max({depth, mask.depth, otherwise.depth});
+  }
+  // What the kernel itself stores to must be read now, not earlier.
+  if (memory_.is_stored_to(memory)) depth = s_.innermost();
+  const uint32_t alignment = static_cast<uint32_t>(ir::dtype_size(memory->type));
+  const auto read = [&] {
+    const Id loaded =
+        s_.define(depth, SpvOp::OpLoad, m_.memory_type(memory->type),
+                  {pointer(memory, index.id, depth), static_cast<uint32_t>(spv::MemoryAccessMask::Aligned), alignment});
+    return arithmetic_.from_memory(memory->type, depth, loaded);
+  };
+  base_address(memory);  // outside of the branch below
+  if (!is_masked) return {read(), depth};
+  return {s_.choose(depth, mask.id, m_.value_type(memory->type), otherwise.id, read), depth};
+}
+
+Id Emitter::combine(const Node* node, Id a, Id b) {
+  return arithmetic_.apply(ir::combine_op(node->combine()), node->type, node->type, s_.innermost(), std::array{a, b});
+}
+
+Id Emitter::join(const Node* node, std::vector<Id> lanes, int depth) {
+  const Op op = ir::combine_op(node->combine());
+  for (size_t width = lanes.size() / 2; width >= 1; width /= 2)
+    for (size_t l = 0; l < width; ++l)
+      lanes[l] = arithmetic_.apply(op, node->type, node->type, depth, std::array{lanes[l], lanes[l + width]});
+  return lanes[0];
+}
+
+// Reductions over one range, in one loop. One of L lanes carries L partial results that move along by one place in
+// every iteration, so that the next element's is always the first; behind the loop they are turned back by extent % L
+// places.
+void Emitter::reduce(const std::vector<const Node*>& group) {
+  const Node* range = group[0]->src(1);
+  std::unordered_map<const Node*, int> memo;
+  int depth = depth_of(range->src(0), memo);
+  for (const Node* node : group) depth = std::max(depth, depth_of(node, memo));
+  std::vector<Scopes::Carried> carried;
+  std::vector<size_t> first;  // of each reduction's among `carried`
+  for (const Node* node : group) {
+    first.push_back(carried.size());
+    const Id type = m_.value_type(node->type);
+    if (node->lanes == 1) {
+      carried.push_back({type, emit(node->src(0)).id});
+    } else {
+      const Id identity =
+          m_.constant(node->type, static_cast<int64_t>(ir::combine_identity(node->combine(), node->type)));
+      carried.insert(carried.end(), node->lanes, {type, identity});
+    }
+  }
+  const Id extent = emit(range->src(0)).id;
+  s_.counted_loop(depth, m_.constant_u64(0), extent, m_.constant_u64(1), carried, [&](Id index) {
+    const int inner = s_.innermost();
+    s_.remember(range, {index, inner});
+    std::vector<const Node*> roots;
+    for (const Node* node : group)
+      for (const Node* source : node->src().subspan(2)) roots.push_back(source);
+    prepare_reductions(roots);
+    for (size_t g = 0; g < group.size(); ++g) {
+      const Node* node = group[g];
+      Scopes::Carried* acc = &carried[first[g]];
+      const Id x = emit(node->src(2)).id;
+      Id next;
+      if (node->combine() == Combine::fma)
+        next = arithmetic_.apply(Op::fma, node->type, node->type, inner,
+                                 std::array{x, emit(node->src(3)).id, acc->result});
+      else
+        next = combine(node, acc->result, x);
+      for (int l = 0; l + 1 < node->lanes; ++l) acc[l].next = acc[l + 1].result;
+      acc[node->lanes - 1].next = next;
+    }
+  });
+  for (size_t g = 0; g < group.size(); ++g) {
+    const Node* node = group[g];
+    if (node->lanes == 1) {
+      s_.remember(node, {carried[first[g]].result, depth});
+      continue;
+    }
+    std::vector<Id> lanes;
+    for (int l = 0; l < node->lanes; ++l) lanes.push_back(carried[first[g] + static_cast<size_t>(l)].result);
+    // Element 0's lane stands at place (L - extent) % L now: turned forwards by extent % L, one bit of it at a time.
+    for (int places = 1; places < node->lanes; places *= 2) {
+      const Id bit = s_.define(depth, SpvOp::OpBitwiseAnd, m_.integer_type(64),
+                               {extent, m_.constant_u64(static_cast<uint64_t>(places))});
+      const Id is_set = s_.define(depth, SpvOp::OpINotEqual, m_.bool_type(), {bit, m_.constant_u64(0)});
+      std::vector<Id> turned;
+      for (int l = 0; l < node->lanes; ++l) {
+        const size_t from = static_cast<size_t>((l + node->lanes - places) % node->lanes);
+        turned.push_back(s_.define(depth, SpvOp::OpSelect, m_.value_type(node->type),
+                                   {is_set, lanes[from], lanes[static_cast<size_t>(l)]}));
+      }
+      lanes = std::move(turned);
+    }
+    const Id total = join(node, lanes, depth);
+    const Id init = emit(node->src(0)).id;
+    const Op op = ir::combine_op(node->combine());
+    s_.remember(node, {arithmetic_.apply(op, node->type, node->type, depth, std::array{init, total}), depth});
+  }
+}
+
+// A reduction inside another's body that depends on its range is left to that body.
+void Emitter::prepare_reductions(std::span<const Node* const> roots) {
+  std::unordered_map<const Node*, int> level;  // 1 + the most reductions that must come before
+  std::map<std::pair<int, uint32_t>, std::vector<const Node*>> groups;
+  const std::function<int(const Node*)> visit = [&](const Node* node) -> int {
+    if (s_.find(node) || node->is_constant()) return 0;
+    if (const auto found = level.find(node); found != level.end()) return found->second;
+    int before = 0;
+    if (node->op == Op::reduce) {
+      before = std::max(visit(node->src(0)), visit(node->src(1)->src(0)));
+      // Reductions in the body that do not depend on this one's range come first.
+      std::unordered_set<const Node*> seen;
+      const std::function<void(const Node*)> search = [&](const Node* inner) {
+        if (!seen.insert(inner).second) return;
+        if (inner->op == Op::reduce && !ir::depends_on(inner, node->src(1))) {
+          before = std::max(before, visit(inner));
+          return;
+        }
+        for (const Node* source : inner->src()) search(source);
+      };
+      for (const Node* source : node->src().subspan(2)) search(source);
+      groups[{before, node->src(1)->id}].push_back(node);
+      ++before;
+    } else if (node->op != Op::range) {
+      for (const Node* source : node->src()) before = std::max(before, visit(source));
+    }
+    level.emplace(node, before);
+    return before;
+  };
+  for (const Node* root : roots) visit(root);
+  for (const auto& [key, group] : groups) {
+    std::vector<const Node*> pending;
+    std::ranges::copy_if(group, std::back_inserter(pending), [&](const Node* node) { return !s_.find(node); });
+    if (!pending.empty()) reduce(pending);
+  }
+}
+
+// ------------------------------------------------------------------------------------------------ memory
+
+Id Emitter::push_constant(uint32_t word) {
+  if (const auto found = push_constant_words_.find(word); found != push_constant_words_.end()) return found->second;
+  const Id u64 = m_.integer_type(64);
+  const Id at = s_.define(0, SpvOp::OpAccessChain, m_.pointer_type(spv::StorageClass::PushConstant, u64),
+                          {push_constants_, m_.constant_u32(0), m_.constant_u32(word)});
+  return push_constant_words_[word] = s_.define(0, SpvOp::OpLoad, u64, {at});
+}
+
+Id Emitter::load_word(Id address, int depth) {
+  const Id u64 = m_.integer_type(64);
+  const Id at = s_.define(depth, SpvOp::OpConvertUToPtr, m_.pointer_type(spv::StorageClass::PhysicalStorageBuffer, u64),
+                          {address});
+  return s_.define(depth, SpvOp::OpLoad, u64, {at, static_cast<uint32_t>(spv::MemoryAccessMask::Aligned), 8});
+}
+
+// The 64 bits of an argument: the buffers' addresses, then the scalars.
+Id Emitter::argument(size_t number) {
+  constexpr uint32_t header = kPushConstantHeaderWords;
+  if (arguments_inline_) return push_constant(header + static_cast<uint32_t>(number));
+  const Id address =
+      s_.define(0, SpvOp::OpIAdd, m_.integer_type(64), {push_constant(header), m_.constant_u64(8 * number)});
+  return load_word(address, 0);
+}
+
+// The bytes of the scratch areas in front of this one (nullptr: of all), each filled up to kScratchAlignment.
+const Node* Emitter::scratch_bytes_before(const Node* scratch) {
+  ir::Builder b(*kernel_.context);
+  const Node* bytes = b.integer(0);
+  for (const Node* earlier : scratches_) {
+    if (earlier == scratch) break;
+    const Node* size = b.mul(earlier->src(0), b.integer(ir::dtype_size(earlier->type)));
+    const Node* blocks = b.div(b.add(size, b.integer(kScratchAlignment - 1)), b.integer(kScratchAlignment));
+    bytes = b.add(bytes, b.mul(blocks, b.integer(kScratchAlignment)));
+  }
+  return bytes;
+}
+
+Id Emitter::base_address(const Node* memory) {
+  if (const auto found = base_addresses_.find(memory); found != base_addresses_.end()) return found->second;
+  Id address;
+  if (memory->op == Op::buffer) {
+    address = argument(static_cast<size_t>(memory->value));
+  } else {
+    const Id u64 = m_.integer_type(64);
+    const Id size = emit(scratch_bytes_before(nullptr)).id, before = emit(scratch_bytes_before(memory)).id;
+    address = s_.define(0, SpvOp::OpIMul, u64, {iteration_in_dispatch_, size});
+    address = s_.define(0, SpvOp::OpIAdd, u64, {push_constant(2), address});
+    address = s_.define(0, SpvOp::OpIAdd, u64, {address, before});
+  }
+  return base_addresses_[memory] = address;
+}
+
+Id Emitter::pointer(const Node* memory, Id index, int depth) {
+  const Id u64 = m_.integer_type(64), base = base_address(memory);
+  const Id offset = s_.define(depth, SpvOp::OpIMul, u64,
+                              {index, m_.constant_u64(static_cast<uint64_t>(ir::dtype_size(memory->type)))});
+  const Id address = s_.define(depth, SpvOp::OpIAdd, u64, {base, offset});
+  const Id type = m_.pointer_type(spv::StorageClass::PhysicalStorageBuffer, m_.memory_type(memory->type));
+  return s_.define(depth, SpvOp::OpConvertUToPtr, type, {address});
+}
+
+Emitter::Write Emitter::operands(const Node* node) {
+  return {node, emit(node->src(1)).id, emit(node->src(2)).id, node->source_count > 3 ? emit(node->src(3)).id : 0};
+}
+
+void Emitter::write(const Write& write) {
+  const Node* memory = write.store->src(0);
+  const int depth = s_.innermost();
+  const auto store = [&] {
+    const Id stored = arithmetic_.to_memory(memory->type, depth, write.value);
+    s_.line(depth, SpvOp::OpStore,
+            {pointer(memory, write.index, depth), stored, static_cast<uint32_t>(spv::MemoryAccessMask::Aligned),
+             static_cast<uint32_t>(ir::dtype_size(memory->type))});
+  };
+  base_address(memory);  // outside of the branch
+  if (write.mask != 0)
+    s_.when(depth, write.mask, store);
+  else
+    store();
+  forget_reads_of(memory);
+}
+
+// ------------------------------------------------------------------------------------------------ statements
+
+void Emitter::stores(std::span<const Node* const> list) {
+  // Together, unless a reduction of one would read what another stores.
+  std::vector<const Node*> roots;
+  bool together = true;
+  for (const Node* node : list)
+    for (const Node* source : node->src().subspan(1)) {
+      roots.push_back(source);
+      if (!memory_.reads(source, nullptr)) continue;
+      ir::visit_post_order(source, [&](const Node* inner) {
+        if (inner->op != Op::reduce || !together) return;
+        together = std::ranges::none_of(list, [&](const Node* s) { return memory_.reads(inner, s->src(0)); });
+      });
+    }
+  if (together) prepare_reductions(roots);
+  for (const Node* node : list) {
+    if (!together) prepare_reductions(node->src().subspan(1));
+    write(operands(node));
+  }
+}
+
+void Emitter::together(std::span<const Node* const> list) {
+  std::vector<const Node*> roots;
+  for (const Node* store : list) roots.insert(roots.end(), store->src().begin() + 1, store->src().end());
+  prepare_reductions(roots);
+  std::vector<Write> writes;
+  for (const Node* store : list) writes.push_back(operands(store));
+  for (const Write& one : writes) write(one);
+}
+
+void Emitter::statements(std::span<const Node* const> list) {
+  for (size_t i = 0; i < list.size();) {
+    if (list[i]->op != Op::store) {
+      loop(list[i++]);
+      continue;
+    }
+    size_t end = i;
+    while (end < list.size() && list[end]->op == Op::store) ++end;
+    stores(list.subspan(i, end - i));
+    i = end;
+  }
+}
+
+void Emitter::loop(const Node* node) {
+  if (node->op == Op::block) return statements(node->src());
+  if (node->op == Op::together) return together(node->src());
+  if (node == thread_loop_) return thread_loop(node);
+  const Node* range = node->src(0);
+  const Id extent = emit(range->src(0)).id;
+  // From the second iteration on, what the body stores has changed: nothing read before the loop holds inside it.
+  ir::visit_post_order(node, [&](const Node* inner) {
+    if (inner->op == Op::store) forget_reads_of(inner->src(0));
+  });
+  std::vector<Scopes::Carried> none;
+  s_.counted_loop(s_.innermost(), m_.constant_u64(0), extent, m_.constant_u64(1), none, [&](Id index) {
+    s_.remember(range, {index, s_.innermost()});
+    statements(node->src().subspan(1));
+  });
+}
+
+void Emitter::thread_loop(const Node* node) {
+  s_.remember(node->src(0), {iteration_, 0});
+  statements(node->src().subspan(1));
+}
+
+// ------------------------------------------------------------------------------------------------ module
+
+Status Emitter::check_types() const {
+  Status status;
+  const auto lacks = [&](const std::string& what, const char* feature) {
+    if (status.ok())
+      status = unsupported("it needs " + what + ", which this device lacks (the Vulkan feature " + feature + ")");
+  };
+  const auto check_memory = [&](DType type) {
+    const int size = ir::dtype_size(type);
+    const std::string what = "memory of " + std::string(ir::dtype_name(type));
+    if (size == 1 && !target_.storage8) lacks(what, "storageBuffer8BitAccess");
+    if (size == 2 && !target_.storage16) lacks(what, "storageBuffer16BitAccess");
+  };
+  ir::visit_post_order(kernel_.body, [&](const Node* node) {
+    if (node->type == DType::f64 && !target_.f64) lacks("f64", "shaderFloat64");
+    if (node->op == Op::buffer || node->op == Op::scratch) check_memory(node->type);
+  });
+  return status;
+}
+
+void Emitter::define_interface() {
+  m_.capability(spv::Capability::Shader);
+  m_.capability(spv::Capability::PhysicalStorageBufferAddresses);
+  const size_t arguments = kernel_.buffers.size() + kernel_.scalars.size();
+  arguments_inline_ = arguments <= kMaxInlineArguments;
+  const uint32_t words = static_cast<uint32_t>(kPushConstantHeaderWords + (arguments_inline_ ? arguments : 1));
+  const Id block = m_.define_global(SpvOp::OpTypeStruct, {m_.array_type(m_.integer_type(64), words, 8)});
+  m_.decorate(block, spv::Decoration::Block);
+  m_.decorate_member(block, 0, spv::Decoration::Offset, 0);
+  push_constants_ = m_.global_variable(spv::StorageClass::PushConstant, block);
+  invocation_ = m_.global_variable(spv::StorageClass::Input, m_.vector_type(m_.integer_type(32), 3));
+  m_.decorate(invocation_, spv::Decoration::BuiltIn, {static_cast<uint32_t>(spv::BuiltIn::GlobalInvocationId)});
+}
+
+Result<GpuCode> Emitter::run() {
+  SPORKLE_RETURN_IF_ERROR(check_types());
+  ir::visit_post_order(kernel_.body, [&](const Node* node) {
+    if (node->op == Op::scratch) scratches_.push_back(node);
+    if (node->op == Op::loop && node->src(0)->range_kind() == RangeKind::thread) thread_loop_ = node;
+  });
+  std::ranges::sort(scratches_, {}, &Node::value);
+  define_interface();
+
+  const Id u32 = m_.integer_type(32), u64 = m_.integer_type(64);
+  const Id function = m_.fresh(), entry = m_.fresh(), inside = m_.fresh(), exit = m_.fresh();
+  s_.open(entry);
+  s_.start_block(0, entry);
+  const Id at = s_.define(0, SpvOp::OpLoad, m_.vector_type(u32, 3), {invocation_});
+  const Id number = s_.define(0, SpvOp::OpCompositeExtract, u32, {at, 0});
+  iteration_in_dispatch_ = s_.define(0, SpvOp::OpUConvert, u64, {number});
+  iteration_ = s_.define(0, SpvOp::OpIAdd, u64, {push_constant(0), iteration_in_dispatch_});
+  const Id runs = s_.define(0, SpvOp::OpSLessThan, m_.bool_type(), {iteration_, push_constant(1)});
+  s_.line(0, SpvOp::OpSelectionMerge, {exit, 0});
+  s_.line(0, SpvOp::OpBranchConditional, {runs, inside, exit});
+  s_.start_block(0, inside);
+  statements(kernel_.body->src());
+  s_.line(0, SpvOp::OpBranch, {exit});
+  s_.start_block(0, exit);
+  s_.line(0, SpvOp::OpReturn, {});
+
+  Words text;
+  append(text, SpvOp::OpFunction, {m_.void_type(), function, 0, m_.function_type({m_.void_type()})});
+  const Words& body = s_.at(0).text;
+  text.insert(text.end(), body.begin(), body.end());
+  append(text, SpvOp::OpFunctionEnd, {});
+  m_.add_function(text);
+  SPORKLE_RETURN_IF_ERROR(status_);
+  SPORKLE_RETURN_IF_ERROR(arithmetic_.status());
+
+  const auto control = [&](bool wanted, spv::Capability capability, spv::ExecutionMode mode, uint32_t width) {
+    if (!wanted) return;
+    m_.capability(capability);
+    m_.execution_mode(function, mode, {width});
+  };
+  control(target_.rte32, spv::Capability::RoundingModeRTE, spv::ExecutionMode::RoundingModeRTE, 32);
+  control(target_.rte64, spv::Capability::RoundingModeRTE, spv::ExecutionMode::RoundingModeRTE, 64);
+  control(target_.nan32, spv::Capability::SignedZeroInfNanPreserve, spv::ExecutionMode::SignedZeroInfNanPreserve, 32);
+  control(target_.nan64, spv::Capability::SignedZeroInfNanPreserve, spv::ExecutionMode::SignedZeroInfNanPreserve, 64);
+  control(target_.denormal32, spv::Capability::DenormPreserve, spv::ExecutionMode::DenormPreserve, 32);
+  control(target_.denormal64, spv::Capability::DenormPreserve, spv::ExecutionMode::DenormPreserve, 64);
+
+  GpuCode code;
+  for (const ir::BufferArgument& buffer : kernel_.buffers)
+    code.buffers.push_back({static_cast<uint32_t>(ir::dtype_size(buffer.type)), buffer.access});
+  code.arguments_inline = arguments_inline_;
+  code.workgroup_size = code.iterations_per_workgroup = kWorkgroup;
+  ir::Builder b(*kernel_.context);
+  const Node* extent = thread_loop_ ? thread_loop_->src(0)->src(0) : b.integer(1);
+  SPORKLE_ASSIGN_OR_RETURN(code.launch, LaunchFormula::make(kernel_, extent, scratch_bytes_before(nullptr)));
+  code.spirv = m_.assemble(function, code.workgroup_size);
+  return code;
+}
+
+}  // namespace
+
+Result<GpuCode> emit(const ir::Kernel& kernel, const VulkanTarget& target) { return Emitter(kernel, target).run(); }
+
+}  // namespace sporkle::codegen::spirv

@@ -1,0 +1,19 @@
+// SPIR-V from a lowered kernel.
+//
+// One pass over the statements. A value is emitted once, in the outermost loop where all it depends on is known, and
+// reductions over the same range that stand beside each other share one loop. An iteration of the thread loop is one
+// invocation; everything inside it happens in the order of the IR.
+#pragma once
+
+#include "base/status.h"
+#include "codegen/gpu_abi.h"
+#include "codegen/vulkan_target.h"
+#include "ir/kernel.h"
+
+namespace sporkle::codegen::spirv {
+
+// `kernel`: as lower::lower_for_gpu leaves it. unsupported names what the target lacks for it: f64, buffers of 8- or
+// 16-bit elements, an exact operation.
+Result<GpuCode> emit(const ir::Kernel& kernel, const VulkanTarget& target);
+
+}  // namespace sporkle::codegen::spirv
