@@ -5,9 +5,13 @@
 #include <chrono>
 #include <cstdlib>
 #include <mutex>
+#include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include "base/log.h"
 
 namespace sporkle {
 namespace {
@@ -97,7 +101,15 @@ struct ThreadPool::State {
 
 ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
   for (int worker = 1; worker < threads; ++worker) {
-    state_->workers.emplace_back([state = state_.get(), worker] { state->work(worker); });
+    try {
+      state_->workers.emplace_back([state = state_.get(), worker] { state->work(worker); });
+    } catch (const std::system_error& error) {
+      // The system allows no more threads (a limit of the user or container). Loops run on those that there are.
+      log(LogLevel::warning, "threads",
+          "only " + std::to_string(worker) + " of " + std::to_string(threads) +
+              " threads could be started: " + error.what());
+      break;
+    }
   }
 }
 

@@ -16,6 +16,7 @@ class ThreadPool {
   // begin <= item < end, and the number of the thread that runs the chunk: 0 <= worker < threads().
   using Body = std::function<void(int64_t begin, int64_t end, int worker)>;
 
+  // Where the system allows fewer threads, the pool has fewer (at least the caller's) and a warning is logged.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;

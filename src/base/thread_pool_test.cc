@@ -1,6 +1,7 @@
 #include "base/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <atomic>
@@ -139,6 +140,22 @@ TEST(ProcessThreadPool, IsOne) {
   EXPECT_EQ(&process_thread_pool(), &process_thread_pool());
   EXPECT_GE(process_thread_pool().threads(), 1);
 }
+
+// Sanitizers reserve more addresses than the limit leaves.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST(ThreadPoolDeathTest, HasFewerThreadsWhereTheSystemAllowsNoMore) {
+  testing::GTEST_FLAG(death_test_style) = "threadsafe";
+  const auto use_a_limited_pool = [] {
+    const rlimit limit{256u << 20, 256u << 20};  // bytes of addresses: room for some stacks of 8 MiB, not for 500
+    ::setrlimit(RLIMIT_AS, &limit);
+    ThreadPool pool(500);
+    std::atomic<int64_t> items = 0;
+    pool.parallel_for(1000, [&](int64_t begin, int64_t end, int) { items += end - begin; });
+    std::_Exit(pool.threads() > 1 && pool.threads() < 500 && items == 1000 ? 0 : 1);
+  };
+  EXPECT_EXIT(use_a_limited_pool(), testing::ExitedWithCode(0), "of 500 threads could be started");
+}
+#endif
 
 }  // namespace
 }  // namespace sporkle

@@ -2,7 +2,6 @@
 
 #include <chrono>
 #include <cstring>
-#include <system_error>
 #include <unordered_map>
 
 #include "codegen/compile.h"
@@ -136,29 +135,26 @@ Status ScratchArenas::reserve(size_t size_bytes) {
   return {};
 }
 
-CpuDevice::CpuDevice(DeviceInfo info, size_t memory_limit_bytes)
+CpuDevice::CpuDevice(DeviceInfo info, std::unique_ptr<ThreadPool> threads, size_t memory_limit_bytes)
     : HostDevice(info, memory_limit_bytes),
-      threads_(info.threads),
+      threads_(std::move(threads)),
       scratch_memory_(memory_limit_bytes),
       scratch_(scratch_memory_, info.threads) {}
 
 Result<std::shared_ptr<Device>> CpuDevice::open(int threads, size_t memory_limit_bytes) {
   SPORKLE_ASSIGN_OR_RETURN(std::string target, codegen::host_cpu_target());
+  auto pool = std::make_unique<ThreadPool>(threads);
   DeviceInfo info{.id = "cpu",
                   .name = processor_name(),
                   .driver = "code for " + target.substr(target.find(':') + 1),
                   .target = std::move(target),
                   .memory_bytes = memory_limit_bytes,
-                  .threads = threads};
-  try {
-    return std::shared_ptr<Device>(std::make_shared<CpuDevice>(std::move(info), memory_limit_bytes));
-  } catch (const std::system_error& error) {
-    return unavailable("device cpu: cannot start " + std::to_string(threads) + " threads: " + error.what());
-  }
+                  .threads = pool->threads()};
+  return std::shared_ptr<Device>(std::make_shared<CpuDevice>(std::move(info), std::move(pool), memory_limit_bytes));
 }
 
 Result<ExecutableRef> CpuDevice::load(std::span<const std::byte> code) {
-  Result<ExecutableRef> executable = CpuExecutable::load(this, threads_, scratch_, code);
+  Result<ExecutableRef> executable = CpuExecutable::load(this, *threads_, scratch_, code);
   if (!executable.ok()) return executable.status().with_context("device cpu");
   return executable;
 }

@@ -26,13 +26,14 @@ class ScratchArenas {
 
 class CpuDevice final : public HostDevice {
  public:
+  // With fewer threads where the system allows no more; info() says how many there are.
   static Result<std::shared_ptr<Device>> open(int threads, size_t memory_limit_bytes);
-  CpuDevice(DeviceInfo info, size_t memory_limit_bytes);
+  CpuDevice(DeviceInfo info, std::unique_ptr<ThreadPool> threads, size_t memory_limit_bytes);
   ~CpuDevice() override { shut_down(); }
   Result<ExecutableRef> load(std::span<const std::byte> code) override;
 
  private:
-  ThreadPool threads_;
+  std::unique_ptr<ThreadPool> threads_;
   MemoryPool scratch_memory_;
   ScratchArenas scratch_;
 };
