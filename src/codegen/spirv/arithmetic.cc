@@ -27,8 +27,10 @@ Id Arithmetic::select(int depth, DType type, Id condition, Id a, Id b) {
 
 Id Arithmetic::narrow(DType type, int depth, Id wide) {
   if (type == DType::u8) return i32(depth, SpvOp::OpBitwiseAnd, wide, u32(0xff));
-  if (type == DType::i8)
-    return i32(depth, SpvOp::OpShiftRightArithmetic, i32(depth, SpvOp::OpShiftLeftLogical, wide, u32(24)), u32(24));
+  if (type == DType::i8) {
+    const Id low = i32(depth, SpvOp::OpBitwiseAnd, wide, u32(0xff));
+    return i32(depth, SpvOp::OpISub, i32(depth, SpvOp::OpBitwiseXor, low, u32(0x80)), u32(0x80));
+  }
   return wide;
 }
 

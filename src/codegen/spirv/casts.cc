@@ -37,10 +37,14 @@ Id Arithmetic::cast(DType to, DType from, int depth, Id a) {
 }
 
 Id Arithmetic::integer_to_integer(DType to, DType from, int depth, Id a) {
-  if (is_wide(to))
-    return is_wide(from) ? a
-                         : s_.define(depth, ir::is_signed(from) ? SpvOp::OpSConvert : SpvOp::OpUConvert,
-                                     m_.integer_type(64), {a});
+  if (is_wide(to)) {
+    if (is_wide(from)) return a;
+    const Id u64 = m_.integer_type(64), wide = s_.define(depth, SpvOp::OpUConvert, u64, {a});
+    if (!ir::is_signed(from)) return wide;
+    // Signs are extended by arithmetic: Mesa 22.3 compares what OpSConvert gives with constants wrongly.
+    const Id sign = m_.constant_u64(0x80000000);
+    return s_.define(depth, SpvOp::OpISub, u64, {s_.define(depth, SpvOp::OpBitwiseXor, u64, {wide, sign}), sign});
+  }
   return narrow(to, depth, is_wide(from) ? s_.define(depth, SpvOp::OpUConvert, m_.integer_type(32), {a}) : a);
 }
 
@@ -129,7 +133,7 @@ Id Arithmetic::from_memory(DType type, int depth, Id loaded) {
     case DType::boolean:
       return test(depth, SpvOp::OpINotEqual, s_.define(depth, SpvOp::OpUConvert, word, {loaded}), u32(0));
     case DType::i8:
-      return s_.define(depth, SpvOp::OpSConvert, word, {loaded});
+      return narrow(type, depth, s_.define(depth, SpvOp::OpUConvert, word, {loaded}));
     case DType::u8:
     case DType::f16:
     case DType::bf16:
