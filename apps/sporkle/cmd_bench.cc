@@ -180,6 +180,7 @@ void register_bench(Cli& cli) {
   gemm.flag("--json", &gemm_options->json, "Print one JSON object");
   gemm.example("bench gemm --threads 2", "1024 x 1024 x 1024 on two threads.");
   gemm.action([gemm_options] { return print_gemm(*gemm_options); });
+  register_bench_reports(bench);
 }
 
 }  // namespace sporkle::app

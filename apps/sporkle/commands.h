@@ -6,6 +6,7 @@
 namespace sporkle::app {
 
 void register_bench(Cli& cli);
+void register_bench_reports(Command bench);  // commands of `bench`
 void register_checkpoint(Cli& cli);
 void register_demo(Cli& cli);
 void register_devices(Cli& cli);
