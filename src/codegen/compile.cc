@@ -39,19 +39,19 @@ std::vector<std::byte> bytes_of(std::string_view text) {
 
 std::string_view version() { return "sporkle-codegen-2"; }
 
-Result<std::string> host_cpu_target() {
-  const int best = best_level();
-  int level = best;
-  if (const char* wanted = std::getenv("SPORKLE_CPU_TARGET"); wanted && *wanted) {
-    level = level_index(wanted);
-    if (level < 0)
-      return invalid_argument("SPORKLE_CPU_TARGET=" + std::string(wanted) +
-                              " is not known; use x86-64, x86-64-v3 (AVX2) or x86-64-v4 (AVX-512)");
-    if (level > best)
-      return unsupported("SPORKLE_CPU_TARGET=" + std::string(wanted) + ", but this CPU reaches only " +
-                         std::string(kCpuLevels[best]));
+std::vector<std::string_view> host_cpu_levels() { return {kCpuLevels, kCpuLevels + best_level() + 1}; }
+
+Result<std::string> host_cpu_target(std::string_view level) {
+  std::string wanted(level), asked = "CPU target " + wanted;
+  if (const char* variable = std::getenv("SPORKLE_CPU_TARGET"); wanted.empty() && variable && *variable) {
+    wanted = variable;
+    asked = "SPORKLE_CPU_TARGET=" + wanted;
   }
-  return std::string(kCpuPrefix) + std::string(kCpuLevels[level]);
+  const int best = best_level();
+  const int index = wanted.empty() ? best : level_index(wanted);
+  if (index < 0) return invalid_argument(asked + " is not known; use x86-64, x86-64-v3 (AVX2) or x86-64-v4 (AVX-512)");
+  if (index > best) return unsupported(asked + ", but this CPU reaches only " + std::string(kCpuLevels[best]));
+  return std::string(kCpuPrefix) + std::string(kCpuLevels[index]);
 }
 
 Result<std::vector<std::byte>> compile(const ir::Kernel& kernel, const lower::Schedule& schedule,

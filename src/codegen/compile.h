@@ -26,7 +26,11 @@ Result<std::vector<std::byte>> compile(const ir::Kernel& kernel, const lower::Sc
 std::string_view version();
 
 // The best CPU target this machine can run: "cpu:x86-64-v4" with AVX-512 F/BW/CD/DQ/VL, "cpu:x86-64-v3" with AVX2 and
-// FMA, else "cpu:x86-64". $SPORKLE_CPU_TARGET (x86-64, x86-64-v3, x86-64-v4) lowers it; asking for more is an error.
-Result<std::string> host_cpu_target();
+// FMA, else "cpu:x86-64". A `level` (x86-64, x86-64-v3, x86-64-v4) lowers it, or else $SPORKLE_CPU_TARGET; asking for
+// more is an error.
+Result<std::string> host_cpu_target(std::string_view level = {});
+
+// The levels that this machine can run, lowest first.
+std::vector<std::string_view> host_cpu_levels();
 
 }  // namespace sporkle::codegen

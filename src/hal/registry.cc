@@ -24,7 +24,7 @@ size_t memory_limit(const DeviceOptions& options) {
 
 Result<DeviceRef> open_cpu(const DeviceOptions& options) {
   SPORKLE_ASSIGN_OR_RETURN(const int threads, thread_count(options.threads));
-  return CpuDevice::open(threads, memory_limit(options));
+  return CpuDevice::open(threads, memory_limit(options), options.cpu_target);
 }
 Result<DeviceRef> open_reference(const DeviceOptions& options) {
   return DeviceRef(std::make_shared<ReferenceDevice>(memory_limit(options)));

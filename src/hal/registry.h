@@ -17,6 +17,7 @@ namespace sporkle::hal {
 struct DeviceOptions {
   int threads = 0;                  // 0: $SPORKLE_THREADS, else every core that the process may use
   uint64_t memory_limit_bytes = 0;  // 0: the machine's memory
+  std::string cpu_target;           // x86-64, x86-64-v3, x86-64-v4; empty: $SPORKLE_CPU_TARGET, else the best here
 };
 
 // An empty ID means $SPORKLE_DEVICE, or "cpu" when that is unset. An unknown ID is not_found and lists the known ones;

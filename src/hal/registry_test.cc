@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 
+#include "codegen/compile.h"
 #include "hal/host/float_environment.h"
 #include "hal/host/host_device.h"
 #include "hal/host/system.h"
@@ -80,6 +81,18 @@ TEST(Registry, ListsTheReasonOfADeviceThatCannotOpen) {
   EXPECT_FALSE(listings[0].status.ok());
   EXPECT_NE(listings[0].status.message().find("z80"), std::string::npos) << listings[0].status.message();
   EXPECT_TRUE(listings[1].status.ok());
+}
+
+TEST(Registry, TheProcessorsTargetComesFromTheOptionsThenTheVariable) {
+  const ScopedVariable variable("SPORKLE_CPU_TARGET", "z80");
+  for (const std::string_view level : codegen::host_cpu_levels()) {
+    const auto device = open_device("cpu", {.cpu_target = std::string(level)});
+    ASSERT_TRUE(device.ok()) << device.status().to_string();
+    EXPECT_EQ((*device)->info().target, "cpu:" + std::string(level));
+  }
+  const Status unknown = open_device("cpu", {.cpu_target = "6502"}).status();
+  EXPECT_EQ(unknown.code(), Code::invalid_argument);
+  EXPECT_NE(unknown.message().find("CPU target 6502 is not known"), std::string::npos) << unknown.message();
 }
 
 TEST(Registry, ThreadsComeFromTheOptionsThenTheVariable) {

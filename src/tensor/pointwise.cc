@@ -69,93 +69,107 @@ void gradient_extremum(const Tensor&, const Tensor& dy, std::span<const Tensor> 
   dx[1] = where(first, zero_like(dy), dy);
 }
 
-#define GRADIENT                                                                                                      \
-  [](const Tensor& y [[maybe_unused]], const Tensor& dy [[maybe_unused]], std::span<const Tensor> x [[maybe_unused]], \
-     std::span<Tensor> dx [[maybe_unused]])
+using Operands = std::span<const Tensor>;
+using Gradients = std::span<Tensor>;
 
-const std::array kTable = {PointwiseRow{Op::copy, "copy", 1, Domain::any, false, 0,
-                                        [](KernelBuilder&, const Expr* x, DType) { return x[0]; }, GRADIENT{dx[0] = dy;
+void gradient_copy(const Tensor&, const Tensor& dy, Operands, Gradients dx) { dx[0] = dy; }
+void gradient_neg(const Tensor&, const Tensor& dy, Operands, Gradients dx) { dx[0] = -dy; }
+void gradient_sqrt(const Tensor& y, const Tensor& dy, Operands, Gradients dx) { dx[0] = dy * 0.5 / y; }
+void gradient_abs(const Tensor&, const Tensor& dy, Operands x, Gradients dx) {
+  dx[0] = where(less(x[0], zero_like(x[0])), -dy, dy);
+}
+void gradient_exp(const Tensor& y, const Tensor& dy, Operands, Gradients dx) { dx[0] = dy * y; }
+void gradient_log(const Tensor&, const Tensor& dy, Operands x, Gradients dx) { dx[0] = dy / x[0]; }
+void gradient_tanh(const Tensor& y, const Tensor& dy, Operands, Gradients dx) { dx[0] = dy * (1.0 - y * y); }
+void gradient_sin(const Tensor&, const Tensor& dy, Operands x, Gradients dx) { dx[0] = dy * cos(x[0]); }
+void gradient_cos(const Tensor&, const Tensor& dy, Operands x, Gradients dx) { dx[0] = -(dy * sin(x[0])); }
+void gradient_cast(const Tensor&, const Tensor& dy, Operands x, Gradients dx) {
+  if (ir::is_float(x[0].dtype())) dx[0] = dy.cast(x[0].dtype());
+}
+void gradient_add(const Tensor&, const Tensor& dy, Operands, Gradients dx) {
+  dx[0] = dy;
+  dx[1] = dy;
+}
+void gradient_sub(const Tensor&, const Tensor& dy, Operands, Gradients dx) {
+  dx[0] = dy;
+  dx[1] = -dy;
+}
+void gradient_mul(const Tensor&, const Tensor& dy, Operands x, Gradients dx) {
+  dx[0] = dy * x[1];
+  dx[1] = dy * x[0];
+}
+void gradient_div(const Tensor& y, const Tensor& dy, Operands x, Gradients dx) {
+  dx[0] = dy / x[1];
+  dx[1] = -(dy * y / x[1]);
+}
+void gradient_where(const Tensor&, const Tensor& dy, Operands x, Gradients dx) {
+  dx[1] = where(x[0], dy, zero_like(dy));
+  dx[2] = where(x[0], zero_like(dy), dy);
+}
+void gradient_fma(const Tensor&, const Tensor& dy, Operands x, Gradients dx) {
+  dx[0] = dy * x[1];
+  dx[1] = dy * x[0];
+  dx[2] = dy;
+}
+
+Expr compute_copy(KernelBuilder&, const Expr* x, DType) { return x[0]; }
+Expr compute_cast(KernelBuilder&, const Expr* x, DType type) { return dsl::cast(type, x[0]); }
+Expr compute_where(KernelBuilder&, const Expr* x, DType) { return dsl::select(x[0], x[1], x[2]); }
+Expr compute_fma(KernelBuilder&, const Expr* x, DType) { return dsl::fma(x[0], x[1], x[2]); }
+
+// The limits of exp to cos are those of their expansions (ir/math.h). GELU's parts each round near 1 before they
+// cancel, so that its error is measured against |x|.
+constexpr Accuracy kExact{};
+constexpr Accuracy kSqrt{.negative = false};
+constexpr Accuracy kExp{.ulp_limit = 1, .highest = 87};
+constexpr Accuracy kLog{.ulp_limit = 1, .lowest = 0x1p-100, .negative = false};
+constexpr Accuracy kTanh{.ulp_limit = 2.5};
+constexpr Accuracy kSine{.ulp_limit = 2, .highest = 0x1p13};
+constexpr Accuracy kGelu{.ulp_limit = 6, .magnitude = [](Operands x) { return abs(x[0]); }};
+
+constexpr PointwiseRow kTable[] = {
+    {Op::copy, "copy", 1, Domain::any, false, 0, compute_copy, gradient_copy, kExact},
+    {Op::neg, "neg", 1, Domain::number, false, 1, unary<ir::Op::neg>, gradient_neg, kExact},
+    {Op::sqrt, "sqrt", 1, Domain::real, false, 8, unary<ir::Op::sqrt>, gradient_sqrt, kSqrt},
+    {Op::abs, "abs", 1, Domain::number, false, 1, unary<ir::Op::abs>, gradient_abs, kExact},
+    {Op::floor, "floor", 1, Domain::real, false, 4, unary<ir::Op::floor>, nullptr, kExact},
+    {Op::exp, "exp", 1, Domain::real, false, 16, unary<ir::Op::exp>, gradient_exp, kExp},
+    {Op::log, "log", 1, Domain::real, false, 20, unary<ir::Op::log>, gradient_log, kLog},
+    {Op::tanh, "tanh", 1, Domain::real, false, 24, unary<ir::Op::tanh>, gradient_tanh, kTanh},
+    {Op::sin, "sin", 1, Domain::real, false, 20, unary<ir::Op::sin>, gradient_sin, kSine},
+    {Op::cos, "cos", 1, Domain::real, false, 20, unary<ir::Op::cos>, gradient_cos, kSine},
+    {Op::gelu, "gelu", 1, Domain::real, false, 30, compute_gelu, gradient_gelu, kGelu},
+    {Op::cast, "cast", 1, Domain::any, false, 1, compute_cast, gradient_cast, kExact},
+    {Op::add, "add", 2, Domain::number, false, 1, binary<ir::Op::add>, gradient_add, kExact},
+    {Op::sub, "sub", 2, Domain::number, false, 1, binary<ir::Op::sub>, gradient_sub, kExact},
+    {Op::mul, "mul", 2, Domain::number, false, 1, binary<ir::Op::mul>, gradient_mul, kExact},
+    {Op::div, "div", 2, Domain::number, false, 8, binary<ir::Op::div>, gradient_div, kExact},
+    {Op::min, "minimum", 2, Domain::number, false, 1, binary<ir::Op::min>, gradient_extremum<true>, kExact},
+    {Op::max, "maximum", 2, Domain::number, false, 1, binary<ir::Op::max>, gradient_extremum<false>, kExact},
+    {Op::less, "less", 2, Domain::number, true, 1, binary<ir::Op::less>, nullptr, kExact},
+    {Op::less_equal, "less_equal", 2, Domain::number, true, 1, binary<ir::Op::less_equal>, nullptr, kExact},
+    {Op::equal, "equal", 2, Domain::number, true, 1, binary<ir::Op::equal>, nullptr, kExact},
+    {Op::not_equal, "not_equal", 2, Domain::number, true, 1, binary<ir::Op::not_equal>, nullptr, kExact},
+    {Op::logical_and, "logical_and", 2, Domain::boolean, true, 1, binary<ir::Op::bit_and>, nullptr, kExact},
+    {Op::logical_or, "logical_or", 2, Domain::boolean, true, 1, binary<ir::Op::bit_or>, nullptr, kExact},
+    {Op::where, "where", 3, Domain::any, false, 1, compute_where, gradient_where, kExact},
+    {Op::fma, "fma", 3, Domain::real, false, 1, compute_fma, gradient_fma, kExact},
+    {Op::uniform, "uniform", 0, Domain::real, false, 60, compute_uniform, nullptr, kExact},
+    {Op::normal, "normal", 0, Domain::real, false, 110, compute_normal, nullptr, kExact},
+};
+
+Tensor apply(Op op, std::initializer_list<Tensor> x) { return pointwise(op, {x.begin(), x.size()}); }
+
+Tensor number_like(const Tensor& x, double value) {
+  return x.ok() ? full(x.context(), x.shape(), value, x.dtype()) : x;
+}
+
 }  // namespace
-}  // namespace sporkle::tensor
-, PointwiseRow{Op::neg, "neg", 1, Domain::number, false, 1, unary<ir::Op::neg>, GRADIENT{dx[0] = -dy;
-}
-}
-, PointwiseRow{Op::sqrt, "sqrt", 1, Domain::real, false, 8, unary<ir::Op::sqrt>, GRADIENT{dx[0] = dy * 0.5 / y;
-}
-}
-, PointwiseRow{Op::abs, "abs", 1, Domain::number, false, 1, unary<ir::Op::abs>,
-               GRADIENT{dx[0] = where(less(x[0], zero_like(x[0])), -dy, dy);
-}
-}
-, PointwiseRow{Op::floor, "floor", 1, Domain::real, false, 4, unary<ir::Op::floor>, nullptr},
-    PointwiseRow{Op::exp, "exp", 1, Domain::real, false, 16, unary<ir::Op::exp>, GRADIENT{dx[0] = dy * y;
-}
-}
-, PointwiseRow{Op::log, "log", 1, Domain::real, false, 20, unary<ir::Op::log>, GRADIENT{dx[0] = dy / x[0];
-}
-}
-, PointwiseRow{Op::tanh, "tanh", 1, Domain::real, false, 24, unary<ir::Op::tanh>, GRADIENT{dx[0] = dy * (1.0 - y * y);
-}
-}
-, PointwiseRow{Op::sin, "sin", 1, Domain::real, false, 20, unary<ir::Op::sin>, GRADIENT{dx[0] = dy * cos(x[0]);
-}
-}
-, PointwiseRow{Op::cos, "cos", 1, Domain::real, false, 20, unary<ir::Op::cos>, GRADIENT{dx[0] = -(dy * sin(x[0]));
-}
-}
-, PointwiseRow{Op::gelu, "gelu", 1, Domain::real, false, 30, compute_gelu, gradient_gelu},
-    PointwiseRow{Op::cast, "cast", 1, Domain::any, false, 1,
-                 [](KernelBuilder&, const Expr* x, DType type) { return dsl::cast(type, x[0]); },
-                 GRADIENT{if (ir::is_float(x[0].dtype())) dx[0] = dy.cast(x[0].dtype());
-}
-}
-, PointwiseRow{Op::add, "add", 2, Domain::number, false, 1, binary<ir::Op::add>, GRADIENT{dx[0] = dy;
-dx[1] = dy;
-}
-}
-, PointwiseRow{Op::sub, "sub", 2, Domain::number, false, 1, binary<ir::Op::sub>, GRADIENT{dx[0] = dy;
-dx[1] = -dy;
-}
-}
-, PointwiseRow{Op::mul, "mul", 2, Domain::number, false, 1, binary<ir::Op::mul>, GRADIENT{dx[0] = dy * x[1];
-dx[1] = dy * x[0];
-}
-}
-, PointwiseRow{Op::div, "div", 2, Domain::number, false, 8, binary<ir::Op::div>, GRADIENT{dx[0] = dy / x[1];
-dx[1] = -(dy * y / x[1]);
-}
-}
-, PointwiseRow{Op::min, "minimum", 2, Domain::number, false, 1, binary<ir::Op::min>, gradient_extremum<true>},
-    PointwiseRow{Op::max, "maximum", 2, Domain::number, false, 1, binary<ir::Op::max>, gradient_extremum<false>},
-    PointwiseRow{Op::less, "less", 2, Domain::number, true, 1, binary<ir::Op::less>, nullptr},
-    PointwiseRow{Op::less_equal, "less_equal", 2, Domain::number, true, 1, binary<ir::Op::less_equal>, nullptr},
-    PointwiseRow{Op::equal, "equal", 2, Domain::number, true, 1, binary<ir::Op::equal>, nullptr},
-    PointwiseRow{Op::not_equal, "not_equal", 2, Domain::number, true, 1, binary<ir::Op::not_equal>, nullptr},
-    PointwiseRow{Op::logical_and, "logical_and", 2, Domain::boolean, true, 1, binary<ir::Op::bit_and>, nullptr},
-    PointwiseRow{Op::logical_or, "logical_or", 2, Domain::boolean, true, 1, binary<ir::Op::bit_or>, nullptr},
-    PointwiseRow{Op::where, "where", 3, Domain::any, false, 1,
-                 [](KernelBuilder&, const Expr* x, DType) { return dsl::select(x[0], x[1], x[2]); },
-                 GRADIENT{dx[1] = where(x[0], dy, zero_like(dy));
-dx[2] = where(x[0], zero_like(dy), dy);
-}
-}
-, PointwiseRow{Op::fma, "fma", 3, Domain::real, false, 1,
-               [](KernelBuilder&, const Expr* x, DType) { return dsl::fma(x[0], x[1], x[2]); },
-               GRADIENT{dx[0] = dy * x[1];
-dx[1] = dy * x[0];
-dx[2] = dy;
-}
-}
-, PointwiseRow{Op::uniform, "uniform", 0, Domain::real, false, 60, compute_uniform, nullptr},
-    PointwiseRow{Op::normal, "normal", 0, Domain::real, false, 110, compute_normal, nullptr},
-}
-;
-#undef GRADIENT
 
 // Operands of one type and, after broadcasting, of one shape.
-Tensor apply(Op op, std::array<Tensor, 3> x) {
+Tensor pointwise(Op op, std::span<const Tensor> x) {
   const PointwiseRow& row = pointwise_row(op);
-  const std::span<Tensor> operands(x.data(), static_cast<size_t>(row.arity));
+  const std::span<const Tensor> operands = x.first(static_cast<size_t>(row.arity));
   Tensor failed;
   if (!check_operands(row.name, operands, &failed).ok()) return failed;
   Context& context = x[0].context();
@@ -186,12 +200,6 @@ Tensor apply(Op op, std::array<Tensor, 3> x) {
   for (const Tensor& t : operands) inputs.push_back(t.expand(shape).node());
   return Tensor(make_node(op, context, row.compares ? DType::boolean : type, shape, std::move(inputs)));
 }
-
-Tensor number_like(const Tensor& x, double value) {
-  return x.ok() ? full(x.context(), x.shape(), value, x.dtype()) : x;
-}
-
-}  // namespace
 
 std::span<const PointwiseRow> pointwise_table() { return kTable; }
 

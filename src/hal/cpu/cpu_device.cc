@@ -141,8 +141,8 @@ CpuDevice::CpuDevice(DeviceInfo info, std::unique_ptr<ThreadPool> threads, size_
       scratch_memory_(memory_limit_bytes),
       scratch_(scratch_memory_, info.threads) {}
 
-Result<std::shared_ptr<Device>> CpuDevice::open(int threads, size_t memory_limit_bytes) {
-  SPORKLE_ASSIGN_OR_RETURN(std::string target, codegen::host_cpu_target());
+Result<std::shared_ptr<Device>> CpuDevice::open(int threads, size_t memory_limit_bytes, std::string_view level) {
+  SPORKLE_ASSIGN_OR_RETURN(std::string target, codegen::host_cpu_target(level));
   auto pool = std::make_unique<ThreadPool>(threads);
   DeviceInfo info{.id = "cpu",
                   .name = processor_name(),

@@ -26,8 +26,9 @@ class ScratchArenas {
 
 class CpuDevice final : public HostDevice {
  public:
-  // With fewer threads where the system allows no more; info() says how many there are.
-  static Result<std::shared_ptr<Device>> open(int threads, size_t memory_limit_bytes);
+  // With fewer threads where the system allows no more; info() says how many there are. `level`: see
+  // codegen::host_cpu_target.
+  static Result<std::shared_ptr<Device>> open(int threads, size_t memory_limit_bytes, std::string_view level = {});
   CpuDevice(DeviceInfo info, std::unique_ptr<ThreadPool> threads, size_t memory_limit_bytes);
   ~CpuDevice() override { shut_down(); }
   Result<ExecutableRef> load(std::span<const std::byte> code) override;
