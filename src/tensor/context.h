@@ -12,6 +12,7 @@
 #include "cache/kernel_cache.h"
 #include "hal/device.h"
 #include "hal/registry.h"
+#include "lower/schedule.h"
 #include "tensor/node.h"
 
 namespace sporkle::tensor {
@@ -19,6 +20,9 @@ namespace sporkle::tensor {
 struct ContextOptions {
   // False: every operation runs in a kernel of its own. The bits are the same; for tests and for finding bugs.
   bool fuse = true;
+  // Which schedule a kernel runs under, from its key and the schedule it would have; asked once for each kernel. Any of
+  // its lower::ScheduleSpace gives the same bits. Empty: the one it would have.
+  std::function<lower::Schedule(std::string_view kernel_key, const lower::Schedule& usual)> choose_schedule;
 };
 
 struct ContextCounters {

@@ -26,7 +26,8 @@ Status Launcher::dispatch(const std::string& key, const std::string& schedule, c
       failure = parsed.status();
       return {std::move(kernel), {}};
     }
-    if (debug_level() >= 3) log(LogLevel::info, "tensor", key + "\n" + schedule + "\n" + ir::print(kernel));
+    if (const auto& choose = context_.options().choose_schedule) parsed = choose(key, *parsed);
+    if (debug_level() >= 3) log(LogLevel::info, "tensor", key + "\n" + parsed->text() + "\n" + ir::print(kernel));
     return {std::move(kernel), std::move(*parsed)};
   };
   Result<hal::ExecutableRef> executable = context_.kernels().get(key, make);

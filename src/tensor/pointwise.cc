@@ -124,7 +124,7 @@ constexpr Accuracy kSqrt{.negative = false};
 constexpr Accuracy kExp{.ulp_limit = 1, .highest = 87};
 constexpr Accuracy kLog{.ulp_limit = 1, .lowest = 0x1p-100, .negative = false};
 constexpr Accuracy kTanh{.ulp_limit = 2.5};
-constexpr Accuracy kSine{.ulp_limit = 2, .highest = 0x1p13};
+constexpr Accuracy kSine{.ulp_limit = 2, .highest = 0x1p13, .huge = false};
 constexpr Accuracy kGelu{.ulp_limit = 6, .magnitude = [](Operands x) { return abs(x[0]); }};
 
 constexpr PointwiseRow kTable[] = {

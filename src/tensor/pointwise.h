@@ -13,12 +13,13 @@ namespace sporkle::tensor {
 enum class Domain : uint8_t { any, number, real, boolean };
 
 // How close the f32 result is to the exact one, for operands of any sign whose magnitude is in [lowest, highest] (and
-// 0, where `lowest` is; negative ones only where `negative`). Special values, and what lies outside, give what IEEE 754
-// and the C library give.
+// 0, where `lowest` is; negative ones only where `negative`). Special values give what IEEE 754 and the C library
+// give.
 struct Accuracy {
   double ulp_limit = 0;  // units in the last place; 0: correctly rounded
   double lowest = 0, highest = 0x1p100;
   bool negative = true;
+  bool huge = true;  // the limit holds for the largest numbers as well
   // What the limit's units are taken at where results cancel, from operands in f64. Null: the exact result.
   Tensor (*magnitude)(std::span<const Tensor> x) = nullptr;
 };
