@@ -58,6 +58,8 @@ Expr log(Expr a) { return unary(ir::Op::log, a); }
 Expr tanh(Expr a) { return unary(ir::Op::tanh, a); }
 Expr sin(Expr a) { return unary(ir::Op::sin, a); }
 Expr cos(Expr a) { return unary(ir::Op::cos, a); }
+Expr erf(Expr a) { return unary(ir::Op::erf, a); }
+Expr rsqrt(Expr a) { return unary(ir::Op::rsqrt, a); }
 Expr select(Expr condition, Expr a, Expr b) {
   return Expr(builder().select(condition.node(), match(a, b), match(b, a)));
 }

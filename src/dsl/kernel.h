@@ -64,6 +64,8 @@ Expr log(Expr a);
 Expr tanh(Expr a);
 Expr sin(Expr a);
 Expr cos(Expr a);
+Expr erf(Expr a);
+Expr rsqrt(Expr a);
 Expr select(Expr condition, Expr a, Expr b);
 Expr cast(ir::DType type, Expr a);
 Expr bitcast(ir::DType type, Expr a);

@@ -15,7 +15,7 @@ namespace {
 
 constexpr size_t kMaxScratchBytes = size_t{256} << 20;
 
-bool is_math(Op op) { return op >= Op::exp && op <= Op::cos; }
+bool is_math(Op op) { return op >= Op::exp && op <= Op::rsqrt; }
 
 // The expansion of a mathematical function as a list of steps; sources are positions in the list, and position 0 is the
 // argument.
@@ -52,10 +52,11 @@ class MathProgram {
 
   static const MathProgram& of(Op op, DType type) {
     static const auto make = [](DType t) {
-      return std::array{MathProgram(expand_exp, t), MathProgram(expand_log, t), MathProgram(expand_tanh, t),
-                        MathProgram(expand_sin, t), MathProgram(expand_cos, t)};
+      return std::array{MathProgram(expand_exp, t),  MathProgram(expand_log, t), MathProgram(expand_tanh, t),
+                        MathProgram(expand_sin, t),  MathProgram(expand_cos, t), MathProgram(expand_erf, t),
+                        MathProgram(expand_rsqrt, t)};
     };
-    static const std::array<MathProgram, 5> f32 = make(DType::f32), f64 = make(DType::f64);
+    static const std::array<MathProgram, 7> f32 = make(DType::f32), f64 = make(DType::f64);
     return (type == DType::f32 ? f32 : f64)[static_cast<size_t>(op) - static_cast<size_t>(Op::exp)];
   }
 
@@ -272,6 +273,8 @@ class Interpreter {
       case Op::tanh:
       case Op::sin:
       case Op::cos:
+      case Op::erf:
+      case Op::rsqrt:
         return MathProgram::of(slot.op, slot.type)(value(slot.sources[0]));
       default:
         break;
@@ -444,7 +447,7 @@ Result<uint64_t> evaluate_scalar(const Node* node, std::span<const uint64_t> sca
                               std::to_string(scalars.size()) + " were given");
     return canonical_bits(node->type, scalars[static_cast<size_t>(node->value)]);
   }
-  if (node->op < Op::add || node->op > Op::cos || node->source_count > 3)
+  if (node->op < Op::add || node->op > Op::rsqrt || node->source_count > 3)
     return invalid_argument("the expression contains " + std::string(op_name(node->op)) +
                             "; only scalars, constants and arithmetic have a value outside a kernel");
   if (const auto found = memo.find(node); found != memo.end()) return found->second;

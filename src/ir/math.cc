@@ -21,13 +21,16 @@ struct Format {
   double log2_e, ln2_high, ln2_low;
   double two_over_pi, half_pi[3];
 
-  double exp_lowest, exp_highest;  // beyond, the result is certainly 0 or infinity
-  std::span<const double> exp;     // exp(r) = 1 + r + r^2 exp(r), |r| <= ln(2)/2
-  double tanh_highest;             // beyond, the result is certainly 1
-  std::span<const double> tanh;    // expm1(2r) = r (2 + r tanh(r)), |r| <= ln(2)/4
-  std::span<const double> log;     // log((1 + s)/(1 - s)) = 2 s + s z log(z), z = s^2, |s| <= 0.172
-  std::span<const double> sin;     // sin(r) = r + r z sin(z), z = r^2, |r| <= pi/4
-  std::span<const double> cos;     // cos(r) = 1 - z/2 + z^2 cos(z)
+  double exp_lowest, exp_highest;   // beyond, the result is certainly 0 or infinity
+  std::span<const double> exp;      // exp(r) = 1 + r + r^2 exp(r), |r| <= ln(2)/2
+  double tanh_highest;              // beyond, the result is certainly 1
+  std::span<const double> tanh;     // expm1(2r) = r (2 + r tanh(r)), |r| <= ln(2)/4
+  std::span<const double> log;      // log((1 + s)/(1 - s)) = 2 s + s z log(z), z = s^2, |s| <= 0.172
+  std::span<const double> sin;      // sin(r) = r + r z sin(z), z = r^2, |r| <= pi/4
+  std::span<const double> cos;      // cos(r) = 1 - z/2 + z^2 cos(z)
+  std::span<const double> erf;      // erf(x) = x + x erf(z), z = x^2, |x| <= 1
+  double erfc_center, erf_highest;  // beyond the highest, the result is certainly 1
+  std::span<const double> erfc;     // erf(x) = 1 - exp(-x^2) erfc(t), t = (x - center) / (x + center), x >= 1
 };
 
 constexpr double kExp32[] = {0x1.fffffcp-2, 0x1.55548cp-3, 0x1.555856p-5, 0x1.123dc0p-7, 0x1.6ae2a4p-10};  // 2^-27.8
@@ -35,6 +38,10 @@ constexpr double kTanh32[] = {0x1.fffffep+0, 0x1.5554aap+0, 0x1.55579cp-1, 0x1.1
 constexpr double kLog32[] = {0x1.55557ap-1, 0x1.995ec4p-2, 0x1.31e3b6p-2};                                 // 2^-30.2
 constexpr double kSin32[] = {-0x1.555546p-3, 0x1.110776p-7, -0x1.995300p-13};                              // 2^-27.9
 constexpr double kCos32[] = {0x1.55554ap-5, -0x1.6c0c1ap-10, 0x1.99e0f2p-16};                              // 2^-33.1
+constexpr double kErf32[] = {0x1.06eba8p-3, -0x1.81273ep-2,  0x1.ce2cf8p-4, -0x1.b7f90cp-6,
+                             0x1.5405b0p-8, -0x1.a3f6f0p-11, 0x1.496a02p-14};  // 2^-27.8
+constexpr double kErfc32[] = {0x1.058672p-2, -0x1.b57036p-2, 0x1.eeea80p-3,   -0x1.437ed4p-4,
+                              0x1.e9327ap-9, 0x1.ca3c56p-8,  -0x1.b70e20p-11, -0x1.e77d38p-11};  // 2^-27.9
 
 constexpr double kExp64[] = {0x1.000000000000ap-1,  0x1.55555555554fap-3,  0x1.555555555087dp-5,  // 2^-56.4
                              0x1.1111111127c1bp-7,  0x1.6c16c1842a073p-10, 0x1.a01a012a45948p-13, 0x1.a0199a0c67cbcp-16,
@@ -49,6 +56,17 @@ constexpr double kSin64[] = {-0x1.5555555555548p-3, 0x1.111111110f730p-7,   -0x1
                              0x1.71de355531c0ap-19, -0x1.ae5e4b85adb80p-26, 0x1.5d8b47c6ec356p-33};
 constexpr double kCos64[] = {0x1.555555555554cp-5,   -0x1.6c16c16c15217p-10, 0x1.a01a019cbe09dp-16,  // 2^-64.2
                              -0x1.27e4f8116c5b0p-22, 0x1.1ee9f0453e1f1p-29,  -0x1.8fb091c2fd0a9p-37};
+constexpr double kErf64[] = {0x1.06eba8214db69p-3,   -0x1.812746b0379e6p-2,  0x1.ce2f21a042b20p-4,  // 2^-56.3
+                             -0x1.b82ce3128499cp-6,  0x1.565bcd0db02c7p-8,   -0x1.c02db3d8ecdbep-11,
+                             0x1.f9a321a116d34p-14,  -0x1.f4d1df38db4adp-17, 0x1.b9def1995c1e2p-20,
+                             -0x1.5f1d36a3432b9p-23, 0x1.f7a4112daf012p-27,  -0x1.386abe81bbd4fp-30,
+                             0x1.0579a69d4b2cbp-34};
+constexpr double kErfc64[] = {0x1.afbb3f3b7343bp-3,   -0x1.7ca88dec217a6p-2,  0x1.01c11a735cd99p-2,  // 2^-57.7
+                              -0x1.0011543716c80p-3,  0x1.470ba1f67e4bcp-5,   -0x1.05bb2fe5ca14ap-8,
+                              -0x1.5a5716cd1b356p-9,  0x1.cb3b61c5bbfbap-11,  0x1.def2c825edb97p-13,
+                              -0x1.0e466d1b6a799p-13, -0x1.1ebdc48186c74p-15, 0x1.384e59b611265p-16,
+                              0x1.fad69f9dcca52p-18,  -0x1.34cdbb24dd039p-19, -0x1.e398632abb635p-20,
+                              0x1.72ee8574fb7bcp-24,  0x1.70bdc6d82c3afp-22,  0x1.f2aecee1337b8p-25};
 
 constexpr Format kFormat32{.type = DType::f32,
                            .integer = DType::i32,
@@ -69,7 +87,11 @@ constexpr Format kFormat32{.type = DType::f32,
                            .tanh = kTanh32,
                            .log = kLog32,
                            .sin = kSin32,
-                           .cos = kCos32};
+                           .cos = kCos32,
+                           .erf = kErf32,
+                           .erfc_center = 2,
+                           .erf_highest = 4,
+                           .erfc = kErfc32};
 
 constexpr Format kFormat64{.type = DType::f64,
                            .integer = DType::i64,
@@ -90,17 +112,23 @@ constexpr Format kFormat64{.type = DType::f64,
                            .tanh = kTanh64,
                            .log = kLog64,
                            .sin = kSin64,
-                           .cos = kCos64};
+                           .cos = kCos64,
+                           .erf = kErf64,
+                           .erfc_center = 2.5,
+                           .erf_highest = 6,
+                           .erfc = kErfc64};
 
 // One expansion in the making: short names for the Builder's calls at one type.
 class Expansion {
  public:
   Expansion(Builder& builder, const Node* x) : b_(builder), f_(x->type == DType::f32 ? kFormat32 : kFormat64), x_(x) {}
 
+  const Node* exp() { return exp(x_); }
+
   // exp(x) = 2^n exp(r), x = n ln(2) + r.
-  const Node* exp() {
+  const Node* exp(const Node* argument) {
     // The constant first: then a NaN in x passes through, and hardware needs one instruction.
-    const Node* x = b_.binary(Op::max, number(f_.exp_lowest), b_.min(number(f_.exp_highest), x_));
+    const Node* x = b_.binary(Op::max, number(f_.exp_lowest), b_.min(number(f_.exp_highest), argument));
     // 2^n as a product of two powers, since n alone may exceed the exponent's range; only the last product rounds, so
     // that results underflow gradually. The low bits of t hold n + 2 bias.
     const auto [t, n] = round(x, f_.log2_e, 2 * f_.bias);
@@ -148,6 +176,33 @@ class Expansion {
 
   const Node* sin() { return sin_or_cos(0); }
   const Node* cos() { return sin_or_cos(1); }
+
+  // A polynomial near 0; from 1 on erfc, which is small there, so that its errors (those of exp(-x^2) above all) are
+  // too.
+  const Node* erf() {
+    const Node* a = b_.min(number(f_.erf_highest), b_.unary(Op::abs, x_));
+    const Node* square = b_.mul(a, a);
+    const Node* near_zero = b_.fma(a, polynomial(f_.erf, square), a);
+    const Node* center = number(f_.erfc_center);
+    const Node* t = b_.div(b_.sub(a, center), b_.add(a, center));
+    const Node* tail = b_.mul(exp(b_.unary(Op::neg, square)), polynomial(f_.erfc, t));
+    const Node* magnitude = b_.select(b_.binary(Op::less, a, number(1)), near_zero, b_.sub(number(1), tail));
+    return with_sign(magnitude, sign_of_x());
+  }
+
+  // y = 1 / sqrt(x), rounded twice, then one step of Newton's method from its exact residual 1 - x y^2.
+  const Node* rsqrt() {
+    const Node* y = b_.div(number(1), b_.unary(Op::sqrt, x_));
+    const Node* high = b_.mul(x_, y);
+    const Node* low = b_.fma(x_, y, b_.unary(Op::neg, high));
+    const Node* residual = b_.fma(b_.unary(Op::neg, high), y, number(1));
+    residual = b_.fma(b_.unary(Op::neg, low), y, residual);
+    const Node* better = b_.fma(b_.mul(y, number(0.5)), residual, y);
+    // 0, infinity, NaN and what is below 0 have no residual.
+    const Node* regular =
+        b_.binary(Op::bit_and, b_.binary(Op::less, number(0), x_), b_.binary(Op::less, x_, number(kInfinity)));
+    return b_.select(regular, better, y);
+  }
 
   // Rounds |x| to a whole number by adding and subtracting 2^mantissa_bits, then steps down where that went up.
   const Node* floor() {
@@ -228,6 +283,8 @@ const Node* expand_log(Builder& b, const Node* x) { return Expansion(b, x).log()
 const Node* expand_tanh(Builder& b, const Node* x) { return Expansion(b, x).tanh(); }
 const Node* expand_sin(Builder& b, const Node* x) { return Expansion(b, x).sin(); }
 const Node* expand_cos(Builder& b, const Node* x) { return Expansion(b, x).cos(); }
+const Node* expand_erf(Builder& b, const Node* x) { return Expansion(b, x).erf(); }
+const Node* expand_rsqrt(Builder& b, const Node* x) { return Expansion(b, x).rsqrt(); }
 const Node* expand_floor(Builder& b, const Node* x) { return Expansion(b, x).floor(); }
 
 Kernel expand_math(const Kernel& kernel) {
@@ -246,6 +303,10 @@ Kernel expand_math(const Kernel& kernel) {
         return expand_sin(b, node->src(0));
       case Op::cos:
         return expand_cos(b, node->src(0));
+      case Op::erf:
+        return expand_erf(b, node->src(0));
+      case Op::rsqrt:
+        return expand_rsqrt(b, node->src(0));
       case Op::floor:
         return expand_floor(b, node->src(0));
       default:

@@ -62,6 +62,8 @@ const Function kFunctions[] = {
     {Op::tanh, [](long double x) { return std::tanh(x); }, 2.5, kAll, kAll},
     {Op::sin, [](long double x) { return std::sin(x); }, 2, 0x1p13, 0x1p20},
     {Op::cos, [](long double x) { return std::cos(x); }, 2, 0x1p13, 0x1p20},
+    {Op::erf, [](long double x) { return std::erf(x); }, 1.1, kAll, kAll},
+    {Op::rsqrt, [](long double x) { return 1 / std::sqrt(x); }, 0.501, kAll, kAll},
 };
 
 // All over the type's bits, and densely where the functions bend.
@@ -134,6 +136,16 @@ void check_special_values() {
   for (size_t i = 0; i < wanted.size(); ++i) EXPECT_TRUE(same(tanh[i], wanted[i])) << "tanh(" << x[i] << ")";
   EXPECT_NEAR(tanh[9], tanh1, 3 * Limits::epsilon());
   EXPECT_EQ(tanh[10], -tanh[9]);
+  const F erf1 = static_cast<F>(std::erf(1.0L));
+  const std::vector<F> erf = evaluate(Op::erf, x);
+  const F erf_tiny = erf[5];
+  for (size_t i = 0; i < x.size(); ++i)
+    EXPECT_TRUE(same(erf[i], std::vector<F>{0, -F{0}, 1, -1, nan, erf_tiny, -erf_tiny, 1, -1, erf1, -erf1}[i]))
+        << "erf(" << x[i] << ") gave " << erf[i];
+  EXPECT_EQ(erf_tiny, tiny);  // 1.128 units, rounded
+  const F root_tiny = static_cast<F>(1 / std::sqrt(static_cast<long double>(tiny)));
+  const F root_big = static_cast<F>(1 / std::sqrt(static_cast<long double>(big)));
+  expect(Op::rsqrt, {inf, -inf, 0, nan, nan, root_tiny, nan, root_big, nan, 1, nan});
   const std::vector<F> sin = evaluate(Op::sin, x), cos = evaluate(Op::cos, x);
   for (const size_t i : {0u, 1u, 5u, 6u}) {
     EXPECT_TRUE(same(sin[i], x[i])) << "sin(" << x[i] << ")";
@@ -170,7 +182,7 @@ void check_expanded() {
     x.push_back(static_cast<F>(edge));
   x.push_back(std::numeric_limits<F>::quiet_NaN());
   x.push_back(std::numeric_limits<F>::infinity());
-  for (const Op op : {Op::exp, Op::log, Op::tanh, Op::sin, Op::cos, Op::floor}) {
+  for (const Op op : {Op::exp, Op::log, Op::tanh, Op::sin, Op::cos, Op::erf, Op::rsqrt, Op::floor}) {
     const std::vector<F> plain = evaluate(op, x), expanded = evaluate(op, x, true);
     for (size_t i = 0; i < x.size(); ++i) {
       ASSERT_TRUE(same(plain[i], expanded[i])) << op_name(op) << "(" << x[i] << ")";
@@ -193,14 +205,16 @@ buffer x@0 f64 read_write
 %3 = tanh f64 %2
 %4 = sin f64 %3
 %5 = cos f64 %4
-%6 = floor f64 %5
-store x@0 0 %6
+%6 = erf f64 %5
+%7 = rsqrt f64 %6
+%8 = floor f64 %7
+store x@0 0 %8
 )");
   ASSERT_TRUE(kernel.ok()) << kernel.status().to_string();
   const Kernel expanded = expand_math(*kernel);
   EXPECT_TRUE(verify(expanded).ok()) << verify(expanded).to_string();
   visit_post_order(expanded.body, [](const Node* node) {
-    EXPECT_FALSE((node->op >= Op::exp && node->op <= Op::cos) || node->op == Op::floor) << op_name(node->op);
+    EXPECT_FALSE((node->op >= Op::exp && node->op <= Op::rsqrt) || node->op == Op::floor) << op_name(node->op);
   });
 }
 

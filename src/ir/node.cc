@@ -20,11 +20,11 @@ int dtype_size(DType type) {
 
 std::string_view op_name(Op op) {
   static constexpr std::string_view names[] = {
-      "constant",    "scalar",  "buffer", "scratch",     "range", "add",        "sub",   "mul",       "div",
-      "mod",         "neg",     "min",    "max",         "fma",   "sqrt",       "abs",   "floor",     "and",
-      "or",          "xor",     "shl",    "shr",         "less",  "less_equal", "equal", "not_equal", "select",
-      "cast",        "bitcast", "exp",    "log",         "tanh",  "sin",        "cos",   "load",      "reduce",
-      "lane_reduce", "store",   "loop",   "serial_loop", "block", "together"};
+      "constant", "scalar",  "buffer",      "scratch", "range", "add",         "sub",   "mul",       "div",
+      "mod",      "neg",     "min",         "max",     "fma",   "sqrt",        "abs",   "floor",     "and",
+      "or",       "xor",     "shl",         "shr",     "less",  "less_equal",  "equal", "not_equal", "select",
+      "cast",     "bitcast", "exp",         "log",     "tanh",  "sin",         "cos",   "erf",       "rsqrt",
+      "load",     "reduce",  "lane_reduce", "store",   "loop",  "serial_loop", "block", "together"};
   return names[static_cast<int>(op)];
 }
 

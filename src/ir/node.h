@@ -81,6 +81,8 @@ enum class Op : uint8_t {
   tanh,
   sin,
   cos,
+  erf,    // the error function
+  rsqrt,  // 1 / sqrt(x)
 
   // Memory. Sources: buffer or scratch, index (i64, in elements) [, mask (boolean), otherwise]. Where the mask is false
   // nothing is read and the value is `otherwise`.

@@ -68,6 +68,8 @@ Rule rule_of(Op op) {
     case Op::tanh:
     case Op::sin:
     case Op::cos:
+    case Op::erf:
+    case Op::rsqrt:
       return {1, 1, Form::uniform, kFloats};
     case Op::bit_and:
     case Op::bit_or:

@@ -212,7 +212,8 @@ class RandomKernel {
         break;
     }
     if (is_float(type) && chance(3)) {
-      static constexpr Op unary[] = {Op::sqrt, Op::floor, Op::exp, Op::log, Op::tanh, Op::sin, Op::cos};
+      static constexpr Op unary[] = {Op::sqrt, Op::floor, Op::exp, Op::log,  Op::tanh,
+                                     Op::sin,  Op::cos,   Op::erf, Op::rsqrt};
       if (chance(3)) return make(Op::fma, type, {next(type), next(type), next(type)});
       return make(unary[below(std::size(unary))], type, {next(type)});
     }
