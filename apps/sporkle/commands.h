@@ -5,6 +5,7 @@
 
 namespace sporkle::app {
 
+void register_accuracy(Cli& cli);
 void register_bench(Cli& cli);
 void register_bench_reports(Command bench);  // commands of `bench`
 void register_checkpoint(Cli& cli);
@@ -29,6 +30,7 @@ inline void register_commands(Cli& cli) {
   register_run(cli);
   register_join(cli);
   register_bench(cli);
+  register_accuracy(cli);
   register_identity(cli);
 }
 

@@ -40,6 +40,8 @@ enum class Op : uint8_t {
   tanh,
   sin,
   cos,
+  erf,
+  rsqrt,
   gelu,
   cast,
   add,

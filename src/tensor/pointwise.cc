@@ -83,6 +83,10 @@ void gradient_log(const Tensor&, const Tensor& dy, Operands x, Gradients dx) { d
 void gradient_tanh(const Tensor& y, const Tensor& dy, Operands, Gradients dx) { dx[0] = dy * (1.0 - y * y); }
 void gradient_sin(const Tensor&, const Tensor& dy, Operands x, Gradients dx) { dx[0] = dy * cos(x[0]); }
 void gradient_cos(const Tensor&, const Tensor& dy, Operands x, Gradients dx) { dx[0] = -(dy * sin(x[0])); }
+void gradient_erf(const Tensor&, const Tensor& dy, Operands x, Gradients dx) {
+  dx[0] = dy * (2 * std::numbers::inv_sqrtpi) * exp(-(x[0] * x[0]));
+}
+void gradient_rsqrt(const Tensor& y, const Tensor& dy, Operands, Gradients dx) { dx[0] = dy * -0.5 * (y * y * y); }
 void gradient_cast(const Tensor&, const Tensor& dy, Operands x, Gradients dx) {
   if (ir::is_float(x[0].dtype())) dx[0] = dy.cast(x[0].dtype());
 }
@@ -125,6 +129,8 @@ constexpr Accuracy kExp{.ulp_limit = 1, .highest = 87};
 constexpr Accuracy kLog{.ulp_limit = 1, .lowest = 0x1p-100, .negative = false};
 constexpr Accuracy kTanh{.ulp_limit = 2.5};
 constexpr Accuracy kSine{.ulp_limit = 2, .highest = 0x1p13, .huge = false};
+constexpr Accuracy kErf{.ulp_limit = 1.1};
+constexpr Accuracy kRsqrt{.ulp_limit = 0.501, .lowest = 0x1p-149, .negative = false};
 constexpr Accuracy kGelu{.ulp_limit = 6, .magnitude = [](Operands x) { return abs(x[0]); }};
 
 constexpr PointwiseRow kTable[] = {
@@ -138,6 +144,8 @@ constexpr PointwiseRow kTable[] = {
     {Op::tanh, "tanh", 1, Domain::real, false, 24, unary<ir::Op::tanh>, gradient_tanh, kTanh},
     {Op::sin, "sin", 1, Domain::real, false, 20, unary<ir::Op::sin>, gradient_sin, kSine},
     {Op::cos, "cos", 1, Domain::real, false, 20, unary<ir::Op::cos>, gradient_cos, kSine},
+    {Op::erf, "erf", 1, Domain::real, false, 40, unary<ir::Op::erf>, gradient_erf, kErf},
+    {Op::rsqrt, "rsqrt", 1, Domain::real, false, 24, unary<ir::Op::rsqrt>, gradient_rsqrt, kRsqrt},
     {Op::gelu, "gelu", 1, Domain::real, false, 30, compute_gelu, gradient_gelu, kGelu},
     {Op::cast, "cast", 1, Domain::any, false, 1, compute_cast, gradient_cast, kExact},
     {Op::add, "add", 2, Domain::number, false, 1, binary<ir::Op::add>, gradient_add, kExact},
@@ -241,6 +249,9 @@ Tensor log(const Tensor& x) { return apply(Op::log, {x}); }
 Tensor tanh(const Tensor& x) { return apply(Op::tanh, {x}); }
 Tensor sin(const Tensor& x) { return apply(Op::sin, {x}); }
 Tensor cos(const Tensor& x) { return apply(Op::cos, {x}); }
+Tensor erf(const Tensor& x) { return apply(Op::erf, {x}); }
+Tensor rsqrt(const Tensor& x) { return apply(Op::rsqrt, {x}); }
+Tensor gelu_erf(const Tensor& x) { return x * 0.5 * (erf(x * (std::numbers::sqrt2 / 2)) + 1.0); }
 Tensor gelu(const Tensor& x) { return apply(Op::gelu, {x}); }
 Tensor relu(const Tensor& x) { return maximum(x, 0.0); }
 

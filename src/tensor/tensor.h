@@ -121,7 +121,10 @@ Tensor log(const Tensor& x);
 Tensor tanh(const Tensor& x);
 Tensor sin(const Tensor& x);
 Tensor cos(const Tensor& x);
-Tensor gelu(const Tensor& x);  // the tanh approximation, GPT-2's "gelu_new"
+Tensor erf(const Tensor& x);
+Tensor rsqrt(const Tensor& x);     // 1 / sqrt(x)
+Tensor gelu(const Tensor& x);      // the tanh approximation, GPT-2's "gelu_new"
+Tensor gelu_erf(const Tensor& x);  // x times the normal distribution's cumulative function
 Tensor relu(const Tensor& x);
 
 // ---- Reductions: over the given axes (none: all), in an order that depends on the shape alone ----
