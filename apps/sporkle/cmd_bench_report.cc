@@ -4,10 +4,12 @@
 
 #include "apps/sporkle/cli.h"
 #include "apps/sporkle/commands.h"
+#include "base/file.h"
 #include "base/format_units.h"
 #include "base/json_writer.h"
 #include "base/terminal.h"
 #include "bench/compare.h"
+#include "bench/report.h"
 #include "bench/results_file.h"
 
 namespace sporkle::app {
@@ -97,9 +99,31 @@ Status compare_results(const CompareCommand& command) {
                                  " slower than the noise explains; measure again on an idle machine to be sure"};
 }
 
+struct ReportCommand {
+  std::string folder = "bench/results";
+  std::string output = "report.html";
+};
+
+Status write_report(const ReportCommand& command) {
+  SPORKLE_ASSIGN_OR_RETURN(const std::vector<bench::ResultsFile> files, bench::read_results_folder(command.folder));
+  const std::string page = bench::report_page(files);
+  SPORKLE_RETURN_IF_ERROR(write_file_atomically(command.output, page));
+  std::printf("%s: %zu results files, %s\n", printable(command.output).c_str(), files.size(),
+              format_bytes(static_cast<double>(page.size())).c_str());
+  return {};
+}
+
 }  // namespace
 
 void register_bench_reports(Command bench) {
+  auto report_command = std::make_shared<ReportCommand>();
+  Command report = bench.command("report", "Results files of a folder as one HTML page with plots");
+  report.option("folder", &report_command->folder, "Where the results files *.jsonl are");
+  report.option("--output", &report_command->output, "The page, which needs no other file").value_name("FILE");
+  report.example("bench report bench/results --output report.html",
+                 "Roofline, ratios to rivals, history, machines, and the command behind each number.");
+  report.action([report_command] { return write_report(*report_command); });
+
   auto command = std::make_shared<CompareCommand>();
   Command compare = bench.command("compare", "What became slower or faster between two results files");
   compare.option("old", &command->old_path, "Results as bench --save or --json wrote them").required();
