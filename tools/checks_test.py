@@ -143,5 +143,53 @@ class TerminalSvgTest(unittest.TestCase):
         self.assertEqual((text.text, text.get("fill")), ("x", "#ff0000"))
 
 
+class ResultsTablesTest(CheckTest):
+    ROWS = (
+        '{"name":"machine","machine":"m","date":"d","cpu":"c"}\n'
+        '{"name":"gemm","shape":"64","threads":1,"value":1.5,"unit":"GFLOP/s"}\n'
+        '{"name":"gemm","shape":"64","threads":2,"value":50,"unit":"GFLOP/s"}\n'
+        '{"name":"gemm","shape":"64","threads":2,"value":83.66,"unit":"GFLOP/s","ratio":0.9}\n'
+    )
+
+    def run_tool(self, page: str, *arguments: str) -> tuple[int, str]:
+        self.write("docs/page.md", page)
+        command = [sys.executable, TOOLS / "update_results_tables.py", "--root", self.root, *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        return result.returncode, result.stdout
+
+    def test_a_stale_table_fails_the_check_and_is_rewritten(self):
+        self.write("bench/results/m-1.jsonl", self.ROWS.replace("83.66", "1"))
+        self.write("bench/results/m-2.jsonl", self.ROWS)
+        page = "# T\n<!-- results: m-*.jsonl name=gemm threads=2 -->\nold\n<!-- end of results -->\nafter\n"
+        status, output = self.run_tool(page, "--check")
+        self.assertEqual(status, 1)
+        self.assertIn("docs/page.md: its results are not those", output)
+        self.assertEqual((self.root / "docs/page.md").read_text(), page)
+        self.assertEqual(self.run_tool(page)[0], 0)
+        written = (self.root / "docs/page.md").read_text()
+        self.assertIn("| gemm 64 | 2 | 83.7 GFLOP/s | 0.90 |", written)
+        self.assertNotIn("old", written)
+        self.assertNotIn("1.5", written)
+        self.assertIn("(../bench/results/m-2.jsonl)", written)
+        self.assertTrue(written.endswith("<!-- end of results -->\nafter\n"))
+        self.assertEqual(self.run_tool(written, "--check"), (0, ""))
+
+    def test_wrong_blocks_and_files_are_named(self):
+        self.write("bench/results/m.jsonl", self.ROWS)
+        self.write("bench/results/bad.jsonl", self.ROWS + "{\n")
+        end = "\n<!-- end of results -->\n"
+        for page, message in (
+            ("<!-- results: none.jsonl -->" + end, "docs/page.md:1: no file bench/results/none.jsonl"),
+            ("<!-- results: m.jsonl name=conv -->" + end, "docs/page.md:1: bench/results/m.jsonl has no row"),
+            ("<!-- results: bad.jsonl -->" + end, "docs/page.md:1: bad.jsonl:5: "),
+            ("<!-- results: m.jsonl -->\n", "docs/page.md:1: no line <!-- end of results --> behind it"),
+            ("\n<!-- end of results -->\n", "docs/page.md:2: an end of results without a beginning"),
+            ("<!-- results m.jsonl -->\n", "docs/page.md:1: not <!-- results: FILES"),
+        ):
+            status, output = self.run_tool(page, "--check")
+            self.assertEqual(status, 1, page)
+            self.assertIn(message, output)
+
+
 if __name__ == "__main__":
     unittest.main()
