@@ -228,8 +228,9 @@ std::string report_page(std::span<const ResultsFile> files) {
       "<a href=\"#history\">History</a> <a href=\"#machines\">Machines</a> <a href=\"#results\">All "
       "results</a></nav>\n";
   html += section("roofline", "Roofline",
-                  "How fast each case runs, and how fast this machine could run it: the ceilings were measured in the "
-                  "same process. Left of the ridge memory is the limit, right of it arithmetic.",
+                  "How fast each case runs, and how fast this machine could run it: the ceilings, where results give "
+                  "them, were measured in the same process. Left of the ridge memory is the limit, right of it "
+                  "arithmetic.",
                   "grid", roofline_cards);
   html +=
       section("ratios", "Beside rivals",

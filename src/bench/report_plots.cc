@@ -61,11 +61,21 @@ std::string roofline_plot(const std::string& title, const std::vector<Record>& r
   // The ridge, where the ceilings meet, is always in sight.
   if (both) intensities.push_back(ceilings.gflops / ceilings.gigabytes);
   if (ceilings.gflops > 0) rates.push_back(ceilings.gflops);
+  // A lone point needs a decade around it to be read.
+  for (std::vector<double>* values : {&intensities, &rates}) {
+    const auto [low, high] = std::ranges::minmax(*values);
+    values->push_back(low / 2);
+    values->push_back(high * 2);
+  }
   const Axis x = axis_over(intensities, kLeft, kRight, true), y = axis_over(rates, kBottom, kTop, true);
 
+  std::string below = "; no result says where the ceilings are";
+  if (both)
+    below = ", below ceilings of " + short_number(ceilings.gflops) + " GFLOP/s and " +
+            short_number(ceilings.gigabytes) + " GB/s";
   Svg svg("roofline", kWidth, kHeight, title,
-          std::to_string(records.size()) + " cases by arithmetic intensity and speed, below ceilings of " +
-              short_number(ceilings.gflops) + " GFLOP/s and " + short_number(ceilings.gigabytes) + " GB/s");
+          std::to_string(records.size()) + (records.size() == 1 ? " case" : " cases") +
+              " by arithmetic intensity and speed" + below);
   draw_axes(svg, x, y, 6, 6);
   svg.text((kLeft + kRight) / 2, kBottom + 34, "arithmetic intensity, flops a byte", "middle", "label");
   svg.text(kLeft - 44, kTop - 2, "GFLOP/s", "start", "label");
