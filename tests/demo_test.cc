@@ -47,10 +47,14 @@ TEST_F(DemoTest, UnknownTextsAreNamed) { expect_failure({"demo", "--corpus", "kj
 TEST_F(DemoTest, JoiningIsMeasured) {
   const Output output = run({"bench", "join", "--count", "3", "--json"});
   ASSERT_EQ(output.exit_code, 0) << output.err;
-  ASSERT_EQ(lines(output.out).size(), 1u) << output.out;
-  EXPECT_EQ(field(output.out, "count"), "3");
-  EXPECT_GT(value(output.out, "p50_ms"), 0);
-  EXPECT_GE(value(output.out, "p99_ms"), value(output.out, "p50_ms"));
+  const std::vector<std::string> records = lines(output.out);
+  ASSERT_EQ(records.size(), 2u) << output.out;
+  EXPECT_EQ(field(records[0], "shape"), "p50");
+  EXPECT_EQ(field(records[1], "shape"), "p99");
+  EXPECT_EQ(field(records[0], "unit"), "ms");
+  EXPECT_EQ(field(records[0], "rounds"), "3");
+  EXPECT_GT(value(records[0], "value"), 0);
+  EXPECT_GE(value(records[1], "value"), value(records[0], "value"));
   EXPECT_EQ(run({"bench", "join", "--count", "0"}).exit_code, 2);
 }
 

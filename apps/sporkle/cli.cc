@@ -92,6 +92,10 @@ Command Command::command(const std::string& name, const std::string& summary) {
   return Command(cli_, app_->add_subcommand(name, summary)->group("Commands"));
 }
 
+Command Command::hidden_command(const std::string& name, const std::string& summary) {
+  return Command(cli_, app_->add_subcommand(name, summary)->group(""));
+}
+
 Command& Command::example(const std::string& arguments, const std::string& explanation) {
   std::string& text = cli_->state_->examples[app_];
   if (text.empty()) text = "Examples:\n";
@@ -148,7 +152,8 @@ std::string explain(const CLI::App& root, const CLI::App* command, const CLI::Pa
     }
   } else if (const auto commands = command->get_subcommands({}); !commands.empty()) {
     kind = "command";
-    for (const CLI::App* each : commands) known.push_back(each->get_name());
+    for (const CLI::App* each : commands)
+      if (!each->get_group().empty()) known.push_back(each->get_name());
   }
   std::string message = (kind == "argument" ? "unexpected " : "unknown ") + kind + " `" + word + "`";
   const std::string nearest = nearest_name(word.substr(0, word.find('=')), known);

@@ -57,6 +57,8 @@ class Command {
   bool given(const std::string& name) const;
 
   Command command(const std::string& name, const std::string& summary);
+  // One that help does not show: for this program's own child processes.
+  Command hidden_command(const std::string& name, const std::string& summary);
   // A line for the examples that help ends with, without the leading "sporkle".
   Command& example(const std::string& arguments, const std::string& explanation);
   // Runs when the command is chosen; a failure is printed and becomes kExitFailure.

@@ -1,186 +1,237 @@
-#include <signal.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <iostream>
 #include <memory>
 
-#include "apps/sporkle/bench_gemm.h"
+#include "apps/sporkle/bench_join.h"
 #include "apps/sporkle/cli.h"
 #include "apps/sporkle/commands.h"
 #include "base/child_process.h"
-#include "base/file.h"
-#include "base/json_writer.h"
-#include "mesh/identity.h"
-#include "run/coordinator_server.h"
-#include "run/gpt.h"
+#include "base/format_units.h"
+#include "base/progress.h"
+#include "base/terminal.h"
+#include "bench/blas_worker.h"
+#include "bench/cases.h"
+#include "bench/results_file.h"
+#include "bench/suite.h"
+#include "hal/host/system.h"
+#include "ir/node.h"
 
 namespace sporkle::app {
 namespace {
 
-namespace fs = std::filesystem;
+using bench::Record;
 
-struct JoinBenchOptions {
-  int64_t count = 20;
-  bool json = false;
+constexpr const char* kBlasWorker = "blas-worker";
+
+struct BenchCommand {
+  std::vector<std::string> shapes, dtypes, against;
+  std::string device = "cpu", numerics, results = "bench/results", commit;
+  int64_t threads = 0, rounds = 9, count = 20;
+  bool json = false, save = false;
 };
 
-// A folder of its own that goes away with the object.
-class TemporaryFolder {
+// "f32,f64" and repeated options alike.
+std::vector<std::string> split_commas(const std::vector<std::string>& values) {
+  std::vector<std::string> words;
+  for (const std::string& value : values)
+    for (size_t begin = 0; begin <= value.size();) {
+      const size_t end = std::min(value.find(',', begin), value.size());
+      words.push_back(value.substr(begin, end - begin));
+      begin = end + 1;
+    }
+  return words;
+}
+
+// "0.93 (0.91 to 0.95)".
+std::string ratio_text(const Record& r) {
+  if (!r.ratio) return "";
+  return format_fixed(*r.ratio, 2) + " (" + format_fixed(r.ratio_min.value_or(0), 2) + " to " +
+         format_fixed(r.ratio_max.value_or(0), 2) + ")";
+}
+
+// Prints records as they come, and keeps them for --save.
+class Output {
  public:
-  TemporaryFolder() : path_(fs::temp_directory_path() / ("sporkle-bench-" + std::to_string(::getpid()))) {
-    fs::create_directories(path_);
+  explicit Output(const BenchCommand& command) : command_(command), terminal_(2) {
+    progress_.emplace(&terminal_, "bench", 1.0);
   }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const fs::path& path() const { return path_; }
 
- private:
-  fs::path path_;
-};
-
-// Value at quantile q of sorted times, by the nearest rank.
-double quantile(const std::vector<double>& sorted, double q) {
-  const auto rank = static_cast<size_t>(q * static_cast<double>(sorted.size()) + 0.999999);
-  return sorted[std::clamp<size_t>(rank, 1, sorted.size()) - 1];
-}
-
-// From the start of a `sporkle join` process to its line "ready", once.
-Result<double> join_once(const std::string& link, const fs::path& home, const fs::path& log) {
-  const auto start = std::chrono::steady_clock::now();
-  ChildOptions options;
-  options.program = own_program();
-  options.arguments = {"join", link, "--threads", "1", "--json"};
-  options.environment = {{"SPORKLE_HOME", home.string()}};
-  options.error_log = log;
-  SPORKLE_ASSIGN_OR_RETURN(ChildProcess child, ChildProcess::start(options));
-  for (;;) {
-    const std::optional<std::string> line = child.read_line(20'000);
-    if (!line) {
-      const auto errors = read_file(log);
-      return unavailable("a joining process did not become ready: " + (errors.ok() ? *errors : std::string("no word")));
+  void add(const Record& r) {
+    records_.push_back(r);
+    if (command_.json) {
+      std::printf("%s\n", bench::to_json(r).c_str());
+    } else {
+      if (records_.size() == 1) print_heading();
+      print_row(r);
     }
-    if (line->find("\"ready\"") != std::string::npos) break;
+    std::fflush(stdout);
   }
-  const double ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-  child.send_signal(SIGTERM);
-  if (!child.wait(5000).ok()) child.send_signal(SIGKILL);
-  return ms;
-}
+  void notice(const std::string& text) { terminal_.print(text); }
 
-Status bench_join(const JoinBenchOptions& o) {
-  const TemporaryFolder folder;
-  // The model of the demo, over a text that is there on every machine. The run waits for more workers than come, so
-  // that joining is all that happens.
-  std::string text;
-  for (int i = 0; text.size() < 200'000; ++i)
-    text += "This is sentence number " + std::to_string(i) + " of the text.\n";
-  SPORKLE_RETURN_IF_ERROR(write_file_atomically(folder.path() / "text.txt", text));
-  train::TrainConfig config;
-  config.data.path = (folder.path() / "text.txt").string();
-  config.train.batch_size = 8;
-  config.output.directory = (folder.path() / "out").string();
-  config.run.workers = 1000;
-  SPORKLE_ASSIGN_OR_RETURN(const train::Dataset dataset, train::Dataset::open(config.data, config.model.context));
-  SPORKLE_ASSIGN_OR_RETURN(const run::RunConfig run, run::run_config(config, dataset));
-  const std::vector<std::byte> tokens = run::training_tokens(dataset, run.manifest.token_bytes);
-  SPORKLE_ASSIGN_OR_RETURN(const std::unique_ptr<run::GptHost> host, run::GptHost::create(config, dataset, {"", 1}, 1));
-  SPORKLE_ASSIGN_OR_RETURN(const mesh::Identity identity, mesh::Identity::generate());
-  run::CoordinatorServerOptions options;
-  options.folder = folder.path() / "run";
-  fs::create_directories(options.folder);
-  options.server.host = "127.0.0.1";
-  options.addresses = {"127.0.0.1"};
-  SPORKLE_ASSIGN_OR_RETURN(const std::unique_ptr<run::CoordinatorServer> server,
-                           run::CoordinatorServer::start(run, identity, tokens, *host, options));
-  const std::string link = server->link().to_string();
-  std::vector<double> times;
-  for (int64_t i = -1; i < o.count; ++i) {  // the first makes the node's key and warms the caches
-    SPORKLE_ASSIGN_OR_RETURN(const double ms, join_once(link, folder.path() / "home", folder.path() / "errors.log"));
-    if (i >= 0) times.push_back(ms);
+  // Nothing is drawn for what takes less than two seconds.
+  void progress(double done, const std::string& what) {
+    const auto passed = std::chrono::steady_clock::now() - start_;
+    if (passed > std::chrono::seconds(2)) progress_->update(done, what);
   }
-  server->stop();
-  std::ranges::sort(times);
-  const double p50 = quantile(times, 0.5), p99 = quantile(times, 0.99);
-  if (o.json) {
-    std::printf("%s\n", JsonObject()
-                            .add("name", "join")
-                            .add("count", o.count)
-                            .add("p50_ms", p50)
-                            .add("p99_ms", p99)
-                            .add("min_ms", times.front())
-                            .add("max_ms", times.back())
-                            .text()
-                            .c_str());
-  } else {
-    std::printf(
-        "join, from process start to ready for work, loopback, %lld times:\n"
-        "  p50 %.1f ms   p99 %.1f ms   fastest %.1f ms   slowest %.1f ms\n",
-        static_cast<long long>(o.count), p50, p99, times.front(), times.back());
-  }
-  return {};
-}
 
-struct GemmCommand {
-  GemmBenchOptions options;
-  bool json = false;
-};
-
-Status print_gemm(const GemmCommand& command) {
-  const GemmBenchOptions& o = command.options;
-  SPORKLE_ASSIGN_OR_RETURN(const GemmBenchResult r, bench_gemm(o));
-  const std::string shape = std::to_string(o.m) + "x" + std::to_string(o.n) + "x" + std::to_string(o.k);
-  if (command.json) {
-    JsonObject object;
-    object.add("name", "gemm").add("shape", shape).add("dtype", "f32").add("numerics", "strict").add("device", "cpu");
-    object.add("threads", o.threads).add("value", r.gflops).add("unit", "GFLOP/s").add("rival", r.rival);
-    if (r.ratio > 0) {
-      object.add("rival_value", r.rival_gflops).add("ratio", r.ratio).add("ratio_min", r.ratio_min);
-      object.add("ratio_max", r.ratio_max).add("rival_max_rel_error", r.rival_max_relative_error);
-    }
-    std::printf("%s\n", object.add("max_rel_error", 0.0).add("rounds", o.rounds).text().c_str());
+  Status save() {
+    if (!command_.save || records_.empty()) return {};
+    bench::MachineOptions options;
+    options.commit = command_.commit;
+    SPORKLE_ASSIGN_OR_RETURN(const std::filesystem::path path,
+                             bench::append_results(command_.results, bench::describe_machine(options), records_));
+    std::fprintf(stderr, "%zu results are in %s\n", records_.size(), path.c_str());
     return {};
   }
-  std::printf(
-      "gemm %s, f32 strict, %lld thread(s), median of %lld rounds; every element equals the fma chain\n"
-      "  sporkle   %7.1f GFLOP/s\n",
-      shape.c_str(), static_cast<long long>(o.threads), static_cast<long long>(o.rounds), r.gflops);
-  if (r.ratio > 0)
-    std::printf("  OpenBLAS  %7.1f GFLOP/s   (%s)\n  ratio     %7.2f   (%.2f to %.2f)\n", r.rival_gflops,
-                r.rival.c_str(), r.ratio, r.ratio_min, r.ratio_max);
-  else
-    std::printf("  rival: %s\n", r.rival.c_str());
-  return {};
+
+ private:
+  static void print_heading() {
+    std::printf("%-7s %-19s %-5s %3s  %18s %6s %6s  %-9s %9s  %-22s %8s\n", "case", "shape", "dtype", "thr", "value",
+                "noise", "peak", "rival", "value", "ratio (rounds' range)", "error");
+  }
+  static void print_row(const Record& r) {
+    char value[64];
+    std::snprintf(value, sizeof value, "%.4g %s", r.value, r.unit.c_str());
+    const auto percent = [](const std::optional<double>& part) {
+      return part ? format_fixed(*part, 1) + "%" : std::string();
+    };
+    char error[32] = "";
+    if (r.max_rel_error) std::snprintf(error, sizeof error, "%.1e", *r.max_rel_error);
+    char rival_value[32] = "";
+    if (r.rival_value) std::snprintf(rival_value, sizeof rival_value, "%.4g", *r.rival_value);
+    const std::optional<double> noise = r.noise ? std::optional(100 * *r.noise) : std::nullopt;
+    std::printf("%-7s %-19s %-5s %3lld  %18s %6s %6s  %-9s %9s  %-22s %8s\n", r.name.c_str(), r.shape.c_str(),
+                r.dtype.c_str(), static_cast<long long>(r.threads), value, percent(noise).c_str(),
+                percent(r.percent_of_peak).c_str(), r.rival.c_str(), rival_value,
+                (r.ratio || r.rival.empty() ? ratio_text(r) : "not measured").c_str(), error);
+  }
+
+  const BenchCommand& command_;
+  Terminal terminal_;
+  std::optional<Progress> progress_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::vector<Record> records_;
+};
+
+Result<bench::SuiteOptions> suite_options(const BenchCommand& command, Output& output) {
+  bench::SuiteOptions options;
+  options.shapes = command.shapes;
+  options.dtypes = split_commas(command.dtypes);
+  options.against = split_commas(command.against);
+  options.numerics = command.numerics;
+  options.device = command.device;
+  SPORKLE_ASSIGN_OR_RETURN(options.threads, hal::thread_count(static_cast<int>(command.threads)));
+  options.rounds = static_cast<int>(command.rounds);
+  options.programs = {own_program(), {"bench", kBlasWorker}};
+  options.on_record = [&output](const Record& record) { output.add(record); };
+  options.on_notice = [&output](const std::string& text) { output.notice(text); };
+  options.on_progress = [&output](double done, const std::string& what) { output.progress(done, what); };
+  return options;
+}
+
+Status bench_one(const bench::CaseKind& kind, const BenchCommand& command) {
+  Output output(command);
+  SPORKLE_ASSIGN_OR_RETURN(const bench::SuiteOptions options, suite_options(command, output));
+  const Status measured = bench::run_case(kind, options);
+  SPORKLE_RETURN_IF_ERROR(output.save());
+  return measured;
+}
+
+Status measure_join(const BenchCommand& command) {
+  Output output(command);
+  SPORKLE_ASSIGN_OR_RETURN(const std::vector<Record> records, bench_join(command.count));
+  for (const Record& record : records) output.add(record);
+  return output.save();
+}
+
+// Every case, whatever happens to the others.
+Status bench_all(const BenchCommand& command) {
+  Output output(command);
+  SPORKLE_ASSIGN_OR_RETURN(bench::SuiteOptions options, suite_options(command, output));
+  std::string failed;
+  const auto keep = [&](const std::string& name, const Status& status) {
+    if (status.ok()) return;
+    output.notice(name + ": " + status.message());
+    failed += (failed.empty() ? "" : ", ") + name;
+  };
+  const std::vector<bench::CaseKind>& kinds = bench::case_kinds();
+  const double count = static_cast<double>(kinds.size() + 1);
+  for (size_t i = 0; i < kinds.size(); ++i) {
+    options.on_progress = [&, i](double done, const std::string& what) {
+      output.progress((static_cast<double>(i) + done) / count, what);
+    };
+    keep(kinds[i].name, bench::run_case(kinds[i], options));
+  }
+  const Result<std::vector<Record>> joins = bench_join(command.count);
+  keep("join", joins.status());
+  if (joins.ok())
+    for (const Record& record : *joins) output.add(record);
+  SPORKLE_RETURN_IF_ERROR(output.save());
+  if (failed.empty()) return {};
+  return internal_error("these cases failed: " + failed);
+}
+
+void add_output_options(Command& command, BenchCommand* o) {
+  command.flag("--json", &o->json, "Print one JSON object a line");
+  command.flag("--save", &o->save, "Append the results, with this machine's description, to a file in --results");
+  command.option("--results", &o->results, "Folder for --save").value_name("FOLDER");
+  command.option("--commit", &o->commit, "What --save notes as the program's version").value_name("TEXT");
+}
+
+void add_measuring_options(Command& command, BenchCommand* o) {
+  command.option("--device", &o->device, "Where to run; see `sporkle devices`").value_name("ID");
+  command.option("--threads", &o->threads, "Threads, for rivals too; 0: as many as may be used").range(0, 1024);
+  command.option("--rounds", &o->rounds, "Rounds, at least 7; ratios are per round, the median counts")
+      .range(bench::kLeastRounds, 10000);
+  add_output_options(command, o);
+}
+
+void register_case(Command bench, const bench::CaseKind& kind) {
+  auto options = std::make_shared<BenchCommand>();
+  Command command = bench.command(kind.name, kind.summary);
+  command.option("--shape", &options->shapes, "Repeatable: " + kind.shape_form).value_name("SHAPE");
+  std::string dtypes, rivals;
+  for (const ir::DType dtype : kind.dtypes) dtypes += (dtypes.empty() ? "" : ", ") + std::string(ir::dtype_name(dtype));
+  for (const std::string& rival : kind.rivals) rivals += rival + ", ";
+  command.option("--dtype", &options->dtypes, "Element types: " + dtypes).value_name("TYPE");
+  command
+      .option("--numerics", &options->numerics,
+              "What bits are promised (" + std::string(ir::numerics_name(kind.numerics.front())) + ")")
+      .value_name("NAME");
+  command.option("--against", &options->against, "Rivals: " + rivals + "none").value_name("RIVAL");
+  add_measuring_options(command, options.get());
+  command.example("bench " + kind.name + " --shape " + kind.default_shapes.front() + " --threads 1",
+                  "One shape on one thread.");
+  command.action([&kind, options] { return bench_one(kind, *options); });
 }
 
 }  // namespace
 
 void register_bench(Cli& cli) {
   Command bench = cli.command("bench", "Measure this machine and this program");
-  auto options = std::make_shared<JoinBenchOptions>();
-  Command join = bench.command("join", "How long a node takes from process start to ready for work");
-  join.option("--count", &options->count, "How many times").range(1, 100000);
-  join.flag("--json", &options->json, "Print one JSON object");
-  join.example("bench join", "Starts a coordinator here and joins it twenty times, one process each.");
-  join.action([options] { return bench_join(*options); });
+  for (const bench::CaseKind& kind : bench::case_kinds()) register_case(bench, kind);
 
-  auto gemm_options = std::make_shared<GemmCommand>();
-  GemmBenchOptions& g = gemm_options->options;
-  Command gemm = bench.command("gemm", "Matrix product beside OpenBLAS, every element checked first");
-  gemm.option("--m", &g.m, "Rows").range(1, 16384);
-  gemm.option("--n", &g.n, "Columns").range(1, 65536);
-  gemm.option("--k", &g.k, "Depth").range(1, 16384);
-  gemm.option("--threads", &g.threads, "Threads, for both").range(1, 4096);
-  gemm.option("--rounds", &g.rounds, "Rounds; ratios are per round, the median counts").range(1, 1000);
-  gemm.flag("--json", &gemm_options->json, "Print one JSON object");
-  gemm.example("bench gemm --threads 2", "1024 x 1024 x 1024 on two threads.");
-  gemm.action([gemm_options] { return print_gemm(*gemm_options); });
+  auto join_options = std::make_shared<BenchCommand>();
+  Command join = bench.command("join", "How long a node takes from process start to ready for work");
+  join.option("--count", &join_options->count, "How many times").range(1, 100000);
+  add_output_options(join, join_options.get());
+  join.example("bench join", "Starts a coordinator here and joins it twenty times, one process each.");
+  join.action([join_options] { return measure_join(*join_options); });
+
+  auto all_options = std::make_shared<BenchCommand>();
+  Command all = bench.command("all", "Every case with its default shapes, types and rivals");
+  add_measuring_options(all, all_options.get());
+  all.example("bench all --threads 2 --save", "Adds a file of results to bench/results.");
+  all.action([all_options] { return bench_all(*all_options); });
+
   register_bench_reports(bench);
+
+  auto library = std::make_shared<std::string>();
+  Command worker = bench.hidden_command(kBlasWorker, "A rival's side of a benchmark, which `bench gemm` starts itself");
+  worker.option("library", library.get(), "OpenBLAS or BLIS").required();
+  worker.action([library] { return bench::serve_blas(*library, std::cin, std::cout); });
 }
 
 }  // namespace sporkle::app

@@ -16,6 +16,7 @@
 
 #include "base/status.h"
 #include "ir/kernel.h"
+#include "tensor/context.h"
 
 namespace sporkle::bench {
 
@@ -25,7 +26,9 @@ struct Setting {
   ir::DType dtype = ir::DType::f32;
   ir::Numerics numerics = ir::Numerics::strict;
   std::string device = "cpu";
-  int threads = 0;  // 0: as hal/registry.h says
+  int threads = 1;
+  // Where a case's tensors live; empty: tensor::Context::open(device, threads). For tests.
+  std::function<Result<std::unique_ptr<tensor::Context>>()> open_context;
 };
 
 // An array in host memory, row-major.
@@ -130,6 +133,7 @@ struct CaseKind {
   std::vector<ir::DType> dtypes;            // the first is the default
   std::vector<ir::Numerics> numerics;       // the first is the default
   std::vector<std::string> rivals;          // names that open_rival knows
+  std::vector<std::string> default_rivals;  // of these, when --against does not say
   // invalid_argument for a shape that is none. Allocates nothing large: that is prepare()'s.
   std::function<Result<std::unique_ptr<Case>>(const Setting&)> make;
 };

@@ -5,6 +5,7 @@
 
 #include "base/edit_distance.h"
 #include "base/format_units.h"
+#include "bench/case_list.h"
 #include "hal/host/system.h"
 #include "ir/node.h"
 
@@ -38,7 +39,7 @@ Result<T> choose(const CaseKind& kind, std::string_view what, std::string_view n
 }  // namespace
 
 const std::vector<CaseKind>& case_kinds() {
-  static const std::vector<CaseKind> kinds = {};
+  static const std::vector<CaseKind> kinds = {peak_case(), gemm_case(), gemv_case()};
   return kinds;
 }
 

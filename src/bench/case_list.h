@@ -1,0 +1,12 @@
+// Each case's own function, defined in its file case_NAME.cc and listed in cases.cc. Internal.
+#pragma once
+
+#include "bench/case.h"
+
+namespace sporkle::bench {
+
+CaseKind peak_case();
+CaseKind gemm_case();
+CaseKind gemv_case();
+
+}  // namespace sporkle::bench

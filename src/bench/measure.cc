@@ -1,0 +1,207 @@
+#include "bench/measure.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+#include "bench/statistics.h"
+#include "ir/node.h"
+
+namespace sporkle::bench {
+namespace {
+
+constexpr double kClockSlack_s = 100e-6;  // of one sample: a submission, a wake-up, the clocks' own steps
+
+// How often to run in a sample, given what one pass over the input sets took.
+int repetitions_for(double pass_seconds, int sets, double sample_seconds) {
+  const double passes = std::ceil(sample_seconds / std::max(pass_seconds, 1e-9));
+  return sets * static_cast<int>(std::clamp(passes, 1.0, 100'000.0));
+}
+
+// What the rounds of one contestant gave.
+struct Series {
+  std::vector<double> seconds;  // of one run
+  std::vector<double> values;
+  double worst_error = 0;
+};
+
+class OurSide {
+ public:
+  OurSide(Case& subject, const MeasureOptions& options) : case_(subject), options_(options) {}
+
+  // The first run is checked before anything is timed.
+  Status calibrate() {
+    SPORKLE_RETURN_IF_ERROR(case_.poison_outputs());
+    SPORKLE_RETURN_IF_ERROR(case_.run(case_.sets()).status());
+    SPORKLE_RETURN_IF_ERROR(case_.check().status());
+    SPORKLE_ASSIGN_OR_RETURN(const Sample warm, case_.run(case_.sets()));
+    repetitions_ = repetitions_for(warm.wall_seconds, case_.sets(), options_.sample_seconds);
+    return {};
+  }
+  Status round() {
+    SPORKLE_RETURN_IF_ERROR(case_.run(case_.sets()).status());
+    SPORKLE_RETURN_IF_ERROR(case_.poison_outputs());
+    SPORKLE_ASSIGN_OR_RETURN(const Sample sample, case_.run(repetitions_));
+    SPORKLE_ASSIGN_OR_RETURN(const double error, case_.check());
+    const double seconds = sample.wall_seconds / repetitions_;
+    series.seconds.push_back(seconds);
+    series.values.push_back(case_.value(seconds));
+    series.worst_error = std::max(series.worst_error, error);
+    samples_.push_back(sample);
+    return {};
+  }
+  // The sample in the middle by what neither host nor device accounts for must have clocks that agree.
+  Status check_clocks_of_rounds() const {
+    std::vector<Sample> sorted;
+    for (const Sample& sample : samples_)
+      if (sample.device_seconds) sorted.push_back(sample);
+    if (sorted.empty()) return {};
+    const auto gap = [](const Sample& s) {
+      return (s.wall_seconds - s.host_seconds - *s.device_seconds) / s.wall_seconds;
+    };
+    std::ranges::sort(sorted, {}, gap);
+    return check_clocks(sorted[sorted.size() / 2], std::max(0.05, 2 * relative_noise(series.seconds)));
+  }
+
+  Series series;
+
+ private:
+  Case& case_;
+  const MeasureOptions& options_;
+  int repetitions_ = 1;
+  std::vector<Sample> samples_;
+};
+
+class RivalSide {
+ public:
+  RivalSide(Rival& rival, Case& judge, const MeasureOptions& options)
+      : rival_(rival), judge_(judge), options_(options) {}
+
+  Status calibrate() {
+    rival_.resume();
+    SPORKLE_RETURN_IF_ERROR(rival_.poison_outputs());
+    SPORKLE_RETURN_IF_ERROR(rival_.run(judge_.sets()).status());
+    SPORKLE_RETURN_IF_ERROR(rival_.check(judge_).status());
+    SPORKLE_ASSIGN_OR_RETURN(const double warm, rival_.run(judge_.sets()));
+    repetitions_ = repetitions_for(warm, judge_.sets(), options_.sample_seconds);
+    rival_.pause();
+    return {};
+  }
+  Status round() {
+    rival_.resume();
+    SPORKLE_RETURN_IF_ERROR(rival_.run(judge_.sets()).status());
+    SPORKLE_RETURN_IF_ERROR(rival_.poison_outputs());
+    SPORKLE_ASSIGN_OR_RETURN(const double total, rival_.run(repetitions_));
+    SPORKLE_ASSIGN_OR_RETURN(const double error, rival_.check(judge_));
+    rival_.pause();
+    const double seconds = total / repetitions_;
+    series.seconds.push_back(seconds);
+    series.values.push_back(rival_.value(seconds));
+    series.worst_error = std::max(series.worst_error, error);
+    return {};
+  }
+
+  Series series;
+
+ private:
+  Rival& rival_;
+  Case& judge_;
+  const MeasureOptions& options_;
+  int repetitions_ = 1;
+};
+
+Record our_record(const CaseKind& kind, const Setting& setting, const Case& subject, const Series& ours,
+                  const Peak* peak) {
+  Record record;
+  record.name = kind.name;
+  record.shape = setting.shape;
+  record.dtype = ir::dtype_name(setting.dtype);
+  record.numerics = ir::numerics_name(setting.numerics);
+  record.device = setting.device;
+  record.threads = setting.threads;
+  record.value = median(ours.values);
+  record.unit = subject.unit();
+  record.seconds = median(ours.seconds);
+  const Work work = subject.work();
+  record.flops = work.flops;
+  record.bytes = work.bytes;
+  record.noise = relative_noise(ours.values);
+  if (peak && subject.has_roofline() && work.flops + work.bytes > 0) {
+    const double least_seconds = std::max(work.flops / peak->flops_per_second, work.bytes / peak->bytes_per_second);
+    record.percent_of_peak = 100 * least_seconds / record.seconds;
+  }
+  record.max_rel_error = ours.worst_error;
+  record.rounds = static_cast<int64_t>(ours.values.size());
+  return record;
+}
+
+void add_rival(const Series& ours, const Series& theirs, Record* record) {
+  std::vector<double> ratios;
+  for (size_t i = 0; i < ours.values.size(); ++i)
+    ratios.push_back(smaller_is_better(record->unit) ? theirs.values[i] / ours.values[i]
+                                                     : ours.values[i] / theirs.values[i]);
+  record->rival_value = median(theirs.values);
+  record->ratio = median(ratios);
+  record->ratio_min = *std::ranges::min_element(ratios);
+  record->ratio_max = *std::ranges::max_element(ratios);
+  record->rival_max_rel_error = theirs.worst_error;
+}
+
+std::string in_us(double seconds) { return std::to_string(static_cast<int64_t>(std::llround(seconds * 1e6))) + " us"; }
+
+}  // namespace
+
+Status check_clocks(const Sample& sample, double tolerance) {
+  if (!sample.device_seconds) return {};
+  const double wall = sample.wall_seconds, device = *sample.device_seconds;
+  const double slack = tolerance * wall + kClockSlack_s;
+  const std::string clocks = "the wall clock says " + in_us(wall) + ", the device " + in_us(device) + " and the host " +
+                             in_us(sample.host_seconds) + " of planning";
+  if (device > wall + slack) return internal_error("clocks disagree: the device was busy for longer: " + clocks);
+  if (wall - sample.host_seconds - device > slack)
+    return internal_error("clocks disagree: nobody was busy for a part of the time: " + clocks +
+                          "; was the machine busy with something else?");
+  return {};
+}
+
+Result<std::vector<Record>> measure(const CaseKind& kind, const Setting& setting, Case& subject,
+                                    std::vector<Challenger>& challengers, const Peak* peak,
+                                    const MeasureOptions& options) {
+  if (options.rounds < kLeastRounds)
+    return invalid_argument(std::to_string(options.rounds) +
+                            " rounds are too few for a median of ratios; take at least " +
+                            std::to_string(kLeastRounds));
+  const std::string what = kind.name + " " + setting.shape;
+  OurSide ours(subject, options);
+  SPORKLE_RETURN_IF_ERROR(ours.calibrate().with_context(what));
+  std::vector<std::optional<RivalSide>> theirs(challengers.size());
+  for (size_t i = 0; i < challengers.size(); ++i) {
+    if (!challengers[i].rival.ok()) continue;
+    theirs[i].emplace(**challengers[i].rival, subject, options);
+    SPORKLE_RETURN_IF_ERROR(theirs[i]->calibrate().with_context(what + ", " + challengers[i].name));
+  }
+  for (int round = 0; round < options.rounds; ++round) {
+    SPORKLE_RETURN_IF_ERROR(ours.round().with_context(what));
+    for (size_t i = 0; i < theirs.size(); ++i)
+      if (theirs[i]) SPORKLE_RETURN_IF_ERROR(theirs[i]->round().with_context(what + ", " + challengers[i].name));
+    if (options.progress) options.progress(static_cast<double>(round + 1) / options.rounds);
+  }
+  SPORKLE_RETURN_IF_ERROR(ours.check_clocks_of_rounds().with_context(what));
+
+  const Record alone = our_record(kind, setting, subject, ours.series, peak);
+  if (challengers.empty()) return std::vector<Record>{alone};
+  std::vector<Record> records;
+  for (size_t i = 0; i < challengers.size(); ++i) {
+    Record& record = records.emplace_back(alone);
+    record.rival = challengers[i].name;
+    if (theirs[i]) {
+      record.rival_version = (*challengers[i].rival)->version();
+      add_rival(ours.series, theirs[i]->series, &record);
+    } else {
+      record.rival_version = challengers[i].rival.status().message();
+    }
+  }
+  return records;
+}
+
+}  // namespace sporkle::bench

@@ -1,0 +1,54 @@
+// A case that is an expression over tensors: everything but the expression, its inputs and its definition.
+//
+// A run builds the expression for one input set and realises it as a user would: `sets()` runs to a submission, one
+// wait at the end of the sample. Belongs to one thread.
+#pragma once
+
+#include "bench/case.h"
+#include "tensor/context.h"
+#include "tensor/tensor.h"
+
+namespace sporkle::bench {
+
+class TensorCase : public Case {
+ public:
+  explicit TensorCase(const Setting& setting) : setting_(setting) {}
+
+  Status prepare() override;
+  int sets() const override { return static_cast<int>(sets_.size()); }
+  Result<Sample> run(int repetitions) override;
+  Status poison_outputs() override;
+  Result<double> check() override;
+  const Problem& problem() const override { return problem_; }
+  Result<double> check_rival(int set, std::span<const HostArray> outputs) override {
+    return judge(set, outputs, /*ours=*/false);
+  }
+
+ protected:
+  // The operation and its parameters; the inputs of every set (f32, f64 or i32), and the outputs without bytes. What
+  // judge() needs.
+  virtual Status make_sets(std::vector<std::vector<HostArray>>* sets, Problem* problem) = 0;
+  // The outputs, in the order of problem().outputs. Called for every run.
+  virtual std::vector<tensor::Tensor> build(std::span<const tensor::Tensor> inputs) = 0;
+  // Compares with float64; `ours` in `strict` also bit for bit. Returns the largest relative error.
+  virtual Result<double> judge(int set, std::span<const HostArray> outputs, bool ours) = 0;
+
+  const Setting& setting() const { return setting_; }
+  tensor::Context& context() { return *context_; }
+
+ private:
+  Setting setting_;
+  std::unique_ptr<tensor::Context> context_;
+  std::vector<std::vector<HostArray>> sets_;
+  Problem problem_;
+  std::vector<std::vector<tensor::Tensor>> inputs_, outputs_;  // of each set
+};
+
+// How many input sets of `bytes_per_set` it takes so that none of them is still in the processor's cache when its turn
+// comes again: together 1.25 x the last level, but no more than 640 MiB or 64 sets. With `in_cache`, for work whose
+// time is arithmetic: 2 to 16 sets, together at least 1 MiB.
+int set_count(double bytes_per_set, bool in_cache);
+// As the system reports it; 32 MiB where it does not.
+double last_level_cache_bytes();
+
+}  // namespace sporkle::bench
