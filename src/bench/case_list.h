@@ -8,5 +8,8 @@ namespace sporkle::bench {
 CaseKind peak_case();
 CaseKind gemm_case();
 CaseKind gemv_case();
+CaseKind conv_case();
+CaseKind attention_case();
+CaseKind train_case();
 
 }  // namespace sporkle::bench

@@ -35,7 +35,105 @@ def reduce(parameters, inputs, outputs):
     return lambda: [torch.sum(inputs[0], dim=axes)]
 
 
-OPERATIONS = {"gemm": gemm, "elementwise": elementwise, "reduce": reduce}
+def conv2d(parameters, inputs, outputs):
+    kind = ("forward", "image", "weight")[parameters["pass"]]
+    options = {name: parameters[name] for name in ("stride", "padding", "dilation", "groups")}
+    if kind == "forward":
+        return lambda: [torch.nn.functional.conv2d(inputs[0], inputs[1], **options)]
+    images, weight, gradient = inputs
+    pair = {name: [value, value] for name, value in options.items() if name != "groups"}
+    wanted = [kind == "image", kind == "weight", False]
+
+    def run():
+        made = torch.ops.aten.convolution_backward(
+            gradient, images, weight, None, pair["stride"], pair["padding"], pair["dilation"], False, [0, 0],
+            options["groups"], wanted)
+        return [made[0] if kind == "image" else made[1]]
+
+    return run
+
+
+def attention(parameters, inputs, outputs):
+    product = torch.nn.functional.scaled_dot_product_attention
+    if not parameters["backward"]:
+        return lambda: [product(*inputs, is_causal=True)]
+    given = [x.clone().requires_grad_() for x in inputs[:3]]
+
+    def run():
+        y = product(*given, is_causal=True)
+        return [y.detach(), *torch.autograd.grad(y, given, inputs[3])]
+
+    return run
+
+
+class Train:
+    """A GPT-2 and AdamW as one writes them in PyTorch: parameters as in Hugging Face, weights [inputs, outputs]."""
+
+    def __init__(self, parameters, inputs, outputs):
+        self.p = parameters
+        tokens, targets, self.start, numbers = inputs
+        self.tokens, self.targets = tokens.long(), targets.long().flatten()
+        self.rate, beta1, beta2, epsilon, decay, self.clip = numbers.tolist()
+        self.adamw_options = {"lr": self.rate, "betas": (beta1, beta2), "eps": epsilon}
+        self.decay = decay
+        width = parameters["width"]
+        norm = [(width,), (width,)]
+
+        def linear(inputs, outputs):
+            return [(inputs, outputs), (outputs,)]
+
+        self.shapes = [(parameters["vocab_size"], width), (parameters["context"], width)]
+        for _ in range(parameters["layers"]):
+            self.shapes += norm + linear(width, 3 * width) + linear(width, width)
+            self.shapes += norm + linear(width, 4 * width) + linear(4 * width, width)
+        self.shapes += norm
+        self.restart()
+
+    def restart(self):
+        flat = self.start.clone()
+        parts = torch.split(flat, [torch.Size(shape).numel() for shape in self.shapes])
+        self.values = [part.reshape(shape).clone().requires_grad_() for part, shape in zip(parts, self.shapes)]
+        self.adamw = torch.optim.AdamW(
+            [{"params": [x for x in self.values if x.dim() == 2], "weight_decay": self.decay},
+             {"params": [x for x in self.values if x.dim() == 1], "weight_decay": 0.0}], **self.adamw_options)
+        self.losses = []
+        self()
+
+    def loss(self):
+        functional = torch.nn.functional
+        values = iter(self.values)
+        wte, wpe = next(values), next(values)
+        rows, length = self.tokens.shape
+        width, heads = self.p["width"], self.p["heads"]
+
+        def norm(x):
+            return functional.layer_norm(x, (width,), next(values), next(values), 1e-5)
+
+        def linear(x):
+            weight, bias = next(values), next(values)
+            return torch.addmm(bias, x.reshape(-1, x.size(-1)), weight).reshape(rows, length, -1)
+
+        x = functional.embedding(self.tokens, wte) + wpe
+        for _ in range(self.p["layers"]):
+            parts = linear(norm(x)).reshape(rows, length, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+            mixed = functional.scaled_dot_product_attention(*parts, is_causal=True)
+            x = x + linear(mixed.transpose(1, 2).reshape(rows, length, width))
+            x = x + linear(functional.gelu(linear(norm(x)), approximate="tanh"))
+        return functional.cross_entropy((norm(x) @ wte.t()).reshape(-1, wte.size(0)), self.targets)
+
+    def __call__(self):
+        self.adamw.zero_grad(set_to_none=True)
+        loss = self.loss()
+        loss.backward()
+        if self.clip > 0:
+            torch.nn.utils.clip_grad_norm_(self.values, self.clip)
+        self.adamw.step()
+        self.losses.append(loss.item())
+        return [torch.tensor([len(self.losses), self.losses[0], self.losses[-1]], dtype=torch.float64)]
+
+
+OPERATIONS = {"gemm": gemm, "elementwise": elementwise, "reduce": reduce, "conv2d": conv2d,
+              "attention": attention, "train": Train}
 
 
 def open_array(array):
@@ -68,6 +166,8 @@ class Worker:
 
     def run(self, request):
         count = len(self.runs)
+        for operation in self.runs:  # what has a state begins anew, untimed
+            getattr(operation, "restart", lambda: None)()
         start = time.perf_counter()
         for i in range(request["repetitions"]):
             self.results[i % count] = self.runs[i % count]()

@@ -1,0 +1,254 @@
+// train: steps of `sporkle train`: a byte-level GPT-2, its loss, gradients, clipping and AdamW, on one batch.
+//
+// A sample starts from the same parameters and takes one step untimed, which makes the moments. `strict` makes every
+// sample's losses the same bits. prepare() judges the first step in float64: the loss before and after it, the gradient
+// by the loss's slope along it, and AdamW's change of every parameter.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "bench/case_list.h"
+#include "bench/cases.h"
+#include "bench/gpt_reference.h"
+#include "bench/judge.h"
+#include "train/language_model.h"
+
+namespace sporkle::bench {
+namespace {
+
+constexpr const char* kForm = "LAYERSxWIDTHxHEADSxCONTEXTxROWS";
+constexpr double kLearningRate = 1e-3;
+constexpr int64_t kMostSteps = 100'000;
+
+double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+Status beyond(const std::string& what, double found, double expected) {
+  return internal_error(what + " is " + std::to_string(found) + " where float64 gives " + std::to_string(expected));
+}
+
+class TrainCase final : public Case {
+ public:
+  TrainCase(const Setting& setting, const GptProblem& gpt, int64_t rows) : setting_(setting), gpt_(gpt), rows_(rows) {}
+
+  static Work work_of(const GptProblem& p, int64_t rows) {
+    const double tokens = static_cast<double>(rows * p.context);
+    // Attention: two products and their gradients' four, over the keys that each query sees.
+    const double attention = 6.0 * static_cast<double>(p.layers * p.width * (p.context + 1)) * tokens;
+    // AdamW reads value, gradient and two moments, and writes all but the gradient.
+    return {6.0 * static_cast<double>(p.parameter_count()) * tokens + attention,
+            28.0 * static_cast<double>(p.parameter_count())};
+  }
+  Work work() const override { return work_of(gpt_, rows_); }
+  std::string unit() const override { return "tokens/s"; }
+  double value(double seconds) const override { return static_cast<double>(rows_ * gpt_.context) / seconds; }
+  int sets() const override { return 1; }
+  const Problem& problem() const override { return problem_; }
+
+  Status prepare() override {
+    make_batch();
+    optimization_.learning_rate = kLearningRate;
+    const train::Gpt2Shape shape{
+        gpt_.layers, gpt_.heads, gpt_.width, gpt_.context, gpt_.vocab_size, gpt_.layer_norm_epsilon, 0.0};
+    SPORKLE_ASSIGN_OR_RETURN(model_,
+                             train::LanguageModel::create(shape, optimization_, {setting_.device, setting_.threads}));
+    parameters_ = make_array("parameters", ir::DType::f32, {gpt_.parameter_count()});
+    if (static_cast<int64_t>(model_->parameter_count()) != gpt_.parameter_count())
+      return internal_error("the model has " + std::to_string(model_->parameter_count()) + " parameters and not " +
+                            std::to_string(gpt_.parameter_count()));
+    SPORKLE_RETURN_IF_ERROR(model_->get_parameters(parameters_.values<float>()));
+    optimizer_ = make_array("optimizer", ir::DType::f64, {6});
+    const double numbers[] = {kLearningRate,         optimization_.beta1,        optimization_.beta2,
+                              optimization_.epsilon, optimization_.weight_decay, optimization_.gradient_clip};
+    std::ranges::copy(numbers, optimizer_.values<double>().begin());
+    problem_.operation = "train";
+    problem_.parameters = {{"layers", gpt_.layers},
+                           {"heads", gpt_.heads},
+                           {"width", gpt_.width},
+                           {"context", gpt_.context},
+                           {"vocab_size", gpt_.vocab_size}};
+    problem_.inputs = {{&tokens_, &targets_, &parameters_, &optimizer_}};
+    problem_.outputs = {{"report", ir::DType::f64, {3}, {}}};  // steps taken, loss before the first, before the last
+    return judge_first_step();
+  }
+
+  Result<Sample> run(int repetitions) override {
+    SPORKLE_RETURN_IF_ERROR(restart());
+    SPORKLE_RETURN_IF_ERROR(step());
+    Sample sample;
+    const double start_s = now_s();
+    // A step reads its loss, so that it has waited for the device when it returns.
+    for (int i = 0; i < repetitions; ++i) SPORKLE_RETURN_IF_ERROR(step());
+    sample.wall_seconds = now_s() - start_s;
+    return sample;
+  }
+
+  Status poison_outputs() override {
+    losses_.clear();
+    return model_->context().fill_unused(kPoison);
+  }
+
+  Result<double> check() override {
+    if (losses_.empty()) return internal_error("losses are checked before a run made them");
+    for (size_t i = 0; i < losses_.size(); ++i) {
+      if (i < expected_.size() && losses_[i] != expected_[i])
+        return internal_error("the loss of step " + std::to_string(i + 1) + " is " + std::to_string(losses_[i]) +
+                              " and was " + std::to_string(expected_[i]) + " before; `strict` means the same bits");
+      if (i >= expected_.size()) expected_.push_back(losses_[i]);
+    }
+    return worst_error_;
+  }
+
+  Result<double> check_rival(int, std::span<const HostArray> outputs) override {
+    const std::span<const double> report = outputs[0].values<double>();
+    if (!(report[0] >= 2 && report[0] <= static_cast<double>(kMostSteps)))
+      return internal_error("the rival says that it took " + std::to_string(report[0]) + " steps");
+    const auto steps = static_cast<size_t>(report[0]);
+    if (steps > expected_.size()) {
+      SPORKLE_RETURN_IF_ERROR(restart());
+      while (losses_.size() < steps) SPORKLE_RETURN_IF_ERROR(step());
+      expected_ = losses_;
+    }
+    // Roundings grow from step to step, as two runs of one program with different threads would show.
+    const double first = std::abs(report[1] / expected_[0] - 1), last = std::abs(report[2] / expected_[steps - 1] - 1);
+    const double limit = std::min(1e-3 * static_cast<double>(steps), 0.05);
+    if (!(first <= 1e-4)) return beyond("the loss before the rival's first step", report[1], expected_[0]);
+    if (!(last <= limit))
+      return internal_error("the loss before the rival's step " + std::to_string(steps) + " is " +
+                            std::to_string(report[2]) + ", and ours " + std::to_string(expected_[steps - 1]) +
+                            ": it does not train the same model");
+    return std::max(first, last);
+  }
+
+ private:
+  // Text of a kind: a byte depends on the one before it.
+  void make_batch() {
+    const std::vector<int64_t> shape{rows_, gpt_.context};
+    tokens_ = make_array("tokens", ir::DType::i32, shape);
+    targets_ = make_array("targets", ir::DType::i32, shape);
+    std::vector<double> chance(tokens_.values<int32_t>().size());
+    fill_random<double>(chance, 1, 0, 4);
+    int64_t token = 1;
+    for (size_t i = 0; i < chance.size(); ++i) {
+      tokens_.values<int32_t>()[i] = static_cast<int32_t>(token);
+      token = (5 * token + 17 + static_cast<int64_t>(chance[i])) % gpt_.vocab_size;
+      targets_.values<int32_t>()[i] = static_cast<int32_t>(token);
+    }
+  }
+
+  Status restart() {
+    losses_.clear();
+    model_->reset_optimizer();
+    return model_->set_parameters(parameters_.values<float>());
+  }
+
+  Status step() {
+    const train::Batch batch{tokens_.values<int32_t>(), targets_.values<int32_t>(), rows_};
+    SPORKLE_ASSIGN_OR_RETURN(last_, model_->step(batch, 1, kLearningRate, {1, losses_.size()}));
+    losses_.push_back(last_.loss);
+    return {};
+  }
+
+  Status judge_first_step() {
+    SPORKLE_RETURN_IF_ERROR(restart());
+    SPORKLE_RETURN_IF_ERROR(step());
+    const double norm = last_.gradient_norm;
+    SPORKLE_ASSIGN_OR_RETURN(const train::LanguageModel::Snapshot after, model_->snapshot());
+    SPORKLE_RETURN_IF_ERROR(step());
+    expected_ = losses_;
+
+    const double clip = optimization_.gradient_clip > 0 ? std::min(1.0, optimization_.gradient_clip / norm) : 1.0;
+    const std::span<const float> start = parameters_.values<float>();
+    std::vector<double> before(start.begin(), start.end()), then, gradient;
+    SPORKLE_RETURN_IF_ERROR(judge_update(after, before, clip, &then, &gradient));
+
+    ThreadPool pool(std::max(setting_.threads, 1));
+    const auto loss_at = [&](const std::vector<double>& values) {
+      return gpt_loss(pool, gpt_, values, tokens_.values<int32_t>(), targets_.values<int32_t>());
+    };
+    const double losses[] = {loss_at(before), loss_at(then)};
+    for (size_t i = 0; i < 2; ++i) {
+      const double error = std::abs(losses_[i] / losses[i] - 1);
+      if (!(error <= 1e-5)) return beyond("the loss of step " + std::to_string(i + 1), losses_[i], losses[i]);
+      worst_error_ = std::max(worst_error_, error);
+    }
+    // The slope along a gradient is its length.
+    constexpr double kDistance = 1e-3;
+    std::vector<double> above = before, below = before;
+    for (size_t i = 0; i < before.size(); ++i) {
+      above[i] += kDistance * gradient[i] / norm;
+      below[i] -= kDistance * gradient[i] / norm;
+    }
+    const double slope = (loss_at(above) - loss_at(below)) / (2 * kDistance);
+    if (!(std::abs(norm / slope - 1) <= 1e-3)) return beyond("the gradient's norm", norm, slope);
+    return {};
+  }
+
+  // Every parameter after the first step, from the gradient that its first moment holds.
+  Status judge_update(const train::LanguageModel::Snapshot& after, const std::vector<double>& before, double clip,
+                      std::vector<double>* then, std::vector<double>* gradient) {
+    size_t flat = 0;
+    for (size_t p = 0; p < after.parameters.size(); ++p) {
+      const auto &values = after.parameters[p].values, &first = after.optimizer[2 * p].values,
+                 &second = after.optimizer[2 * p + 1].values;
+      const double keep = model_->gpt().parameters()[p].decay ? 1 - kLearningRate * optimization_.weight_decay : 1;
+      for (size_t i = 0; i < values.size(); ++i, ++flat) {
+        const double g = first[i] / (1 - optimization_.beta1);
+        const double value = before[flat] * keep - kLearningRate * g / (std::abs(g) + optimization_.epsilon);
+        const double square = (1 - optimization_.beta2) * g * g;
+        const std::string name = "element " + std::to_string(i) + " of " + after.parameters[p].name;
+        if (!(std::abs(values[i] - value) <= 1e-6 * std::abs(value) + 1e-5 * kLearningRate))
+          return beyond(name + " after a step", values[i], value);
+        if (!(std::abs(second[i] - square) <= 1e-5 * square + 1e-37))
+          return beyond(name + "'s second moment", second[i], square);
+        then->push_back(values[i]);
+        gradient->push_back(g / clip);
+      }
+    }
+    return {};
+  }
+
+  Setting setting_;
+  GptProblem gpt_;
+  int64_t rows_;
+  train::OptimizationConfig optimization_;
+  std::unique_ptr<train::LanguageModel> model_;
+  HostArray tokens_, targets_, parameters_, optimizer_;
+  Problem problem_;
+  train::StepResult last_;
+  std::vector<double> losses_, expected_;  // of the last sample, and of the longest one so far, by step
+  double worst_error_ = 0;
+};
+
+}  // namespace
+
+CaseKind train_case() {
+  CaseKind kind;
+  kind.name = "train";
+  kind.summary = "A training step of a byte-level GPT-2";
+  kind.shape_form = kForm;
+  kind.default_shapes = {"6x384x6x256x8"};
+  kind.dtypes = {ir::DType::f32};
+  kind.numerics = {ir::Numerics::strict};
+  kind.rivals = {"PyTorch"};
+  kind.default_rivals = {"PyTorch"};
+  kind.make = [](const Setting& setting) -> Result<std::unique_ptr<Case>> {
+    SPORKLE_ASSIGN_OR_RETURN(const std::vector<int64_t> n, parse_extents(setting.shape, 5, kForm));
+    GptProblem gpt{n[0], n[2], n[1], n[3], 256};
+    if (gpt.width % gpt.heads != 0)
+      return invalid_argument("shape \"" + setting.shape + "\": " + std::to_string(gpt.heads) +
+                              " heads do not divide a width of " + std::to_string(gpt.width));
+    // Before anything is multiplied in whole numbers.
+    if (std::max({n[0], n[1], n[3], n[4]}) > 1 << 16)
+      return invalid_argument("shape \"" + setting.shape + "\" has an extent above 65536");
+    const double d = static_cast<double>(gpt.width), positions = static_cast<double>(n[3]) * static_cast<double>(n[4]);
+    const double parameters = static_cast<double>(gpt.layers) * 12 * d * d + 600 * d;
+    const double activations = positions * static_cast<double>(gpt.layers) *
+                               (80 * d + 12 * static_cast<double>(gpt.heads) * static_cast<double>(gpt.context));
+    // Values, gradient and moments, ours and the rival's, and the reference in float64.
+    SPORKLE_RETURN_IF_ERROR(check_memory(setting.shape, 80 * parameters + 2 * activations));
+    return std::unique_ptr<Case>(std::make_unique<TrainCase>(setting, gpt, n[4]));
+  };
+  return kind;
+}
+
+}  // namespace sporkle::bench
