@@ -18,6 +18,7 @@ void register_join(Cli& cli);
 void register_run(Cli& cli);
 void register_tokenizer(Cli& cli);
 void register_train(Cli& cli);
+void register_validate(Cli& cli);
 
 inline void register_commands(Cli& cli) {
   register_demo(cli);
@@ -30,6 +31,7 @@ inline void register_commands(Cli& cli) {
   register_run(cli);
   register_join(cli);
   register_bench(cli);
+  register_validate(cli);
   register_accuracy(cli);
   register_identity(cli);
 }
