@@ -101,8 +101,9 @@ Buffer KernelBuilder::scratch(ir::DType type, std::string_view name, Expr count)
   return Buffer(builder_.scratch(type, count.node(), name));
 }
 
-void KernelBuilder::add_loop(ir::Op kind, std::string_view name, Expr extent, const std::function<void(Expr)>& body) {
-  const ir::Node* range = builder_.range(extent.node(), name);
+void KernelBuilder::add_loop(ir::Op kind, ir::RangeKind range_kind, std::string_view name, Expr extent,
+                             const std::function<void(Expr)>& body) {
+  const ir::Node* range = builder_.range(extent.node(), name, range_kind);
   statements_.emplace_back();
   body(Expr(range));
   const std::vector<const ir::Node*> inner = std::move(statements_.back());
@@ -110,10 +111,13 @@ void KernelBuilder::add_loop(ir::Op kind, std::string_view name, Expr extent, co
   append(builder_.loop(kind, range, inner));
 }
 void KernelBuilder::range(std::string_view name, Expr extent, const std::function<void(Expr)>& body) {
-  add_loop(ir::Op::loop, name, extent, body);
+  add_loop(ir::Op::loop, ir::RangeKind::serial, name, extent, body);
 }
 void KernelBuilder::serial(std::string_view name, Expr extent, const std::function<void(Expr)>& body) {
-  add_loop(ir::Op::serial_loop, name, extent, body);
+  add_loop(ir::Op::serial_loop, ir::RangeKind::serial, name, extent, body);
+}
+void KernelBuilder::invocations(std::string_view name, int64_t count, const std::function<void(Expr)>& body) {
+  add_loop(ir::Op::loop, ir::RangeKind::invocation, name, Expr(count), body);
 }
 
 Expr KernelBuilder::reduce(std::string_view name, ir::Combine combine, int lanes, Expr extent, Expr init,

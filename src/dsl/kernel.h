@@ -97,6 +97,8 @@ class KernelBuilder {
 
   // Iterations are independent of each other.
   void range(std::string_view name, Expr extent, const std::function<void(Expr)>& body);
+  // The invocations of a GPU's workgroup (ir::RangeKind::invocation).
+  void invocations(std::string_view name, int64_t count, const std::function<void(Expr)>& body);
   // Iterations happen in order.
   void serial(std::string_view name, Expr extent, const std::function<void(Expr)>& body);
 
@@ -120,7 +122,8 @@ class KernelBuilder {
     statements_.emplace_back();
   }
   Buffer add_buffer(ir::DType type, std::string_view name, ir::Access access);
-  void add_loop(ir::Op kind, std::string_view name, Expr extent, const std::function<void(Expr)>& body);
+  void add_loop(ir::Op kind, ir::RangeKind range_kind, std::string_view name, Expr extent,
+                const std::function<void(Expr)>& body);
 
   ir::Kernel* kernel_;
   ir::Builder builder_;

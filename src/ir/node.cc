@@ -34,7 +34,7 @@ std::string_view combine_name(Combine combine) {
 }
 
 std::string_view range_kind_name(RangeKind kind) {
-  static constexpr std::string_view names[] = {"serial", "thread", "vector"};
+  static constexpr std::string_view names[] = {"serial", "thread", "vector", "invocation"};
   return names[static_cast<int>(kind)];
 }
 

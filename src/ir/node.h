@@ -113,6 +113,10 @@ enum class RangeKind : uint8_t {
   serial,  // an ordinary loop, or a reduction's
   thread,  // iterations are spread over threads: the outermost loop of a kernel, at most one
   vector,  // constant extent: all iterations run at once as one vector; made by lowering
+  // Constant extent: the iterations are the invocations of a GPU's workgroup, which runs one iteration of the thread
+  // loop. A loop over it stands in no other of its kind; what one such loop stores, the next one may read. Scratch that
+  // such loops reach only at `constant * extent + index` is each invocation's own, in registers.
+  invocation,
 };
 
 std::string_view combine_name(Combine combine);

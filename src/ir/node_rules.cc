@@ -9,6 +9,7 @@ namespace sporkle::ir {
 namespace {
 
 constexpr int64_t kMaxVectorExtent = 1024;
+constexpr int64_t kMaxInvocations = 1024;
 
 using Types = uint32_t;  // a set, one bit a type
 constexpr Types set_of(auto... types) { return ((1u << static_cast<int>(types)) | ...); }
@@ -235,13 +236,17 @@ Status NodeRules::check_scratch(const Node* node) const {
 
 Status NodeRules::check_range(const Node* node) const {
   const Node* extent = node->src(0);
-  if (node->attribute > static_cast<uint8_t>(RangeKind::vector)) return error(node, "is of an unknown kind");
+  if (node->attribute > static_cast<uint8_t>(RangeKind::invocation)) return error(node, "is of an unknown kind");
   if (node->range_kind() == RangeKind::thread && !known_at_launch_.contains(extent))
     return error(node, "is a thread range and needs an extent made of scalars and constants alone");
   if (node->range_kind() == RangeKind::vector &&
       (!extent->is_constant() || extent->value < 1 || extent->value > kMaxVectorExtent ||
        !std::has_single_bit(static_cast<uint64_t>(extent->value))))
     return error(node, "is a vector range and needs a constant power of two up to " + std::to_string(kMaxVectorExtent) +
+                           " as its extent");
+  if (node->range_kind() == RangeKind::invocation &&
+      (!extent->is_constant() || extent->value < 1 || extent->value > kMaxInvocations))
+    return error(node, "is an invocation range and needs a constant from 1 to " + std::to_string(kMaxInvocations) +
                            " as its extent");
   return {};
 }

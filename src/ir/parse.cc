@@ -238,8 +238,8 @@ class Parser {
     uint8_t attribute = 0, lanes = 0;
     if (*op == Op::range) {
       const std::string_view kind = rest.word();
-      const auto found = find_name(kind, RangeKind::vector, range_kind_name);
-      if (!found) return invalid_argument("expected serial, thread or vector, found " + shown(kind));
+      const auto found = find_name(kind, RangeKind::invocation, range_kind_name);
+      if (!found) return invalid_argument("expected serial, thread, vector or invocation, found " + shown(kind));
       attribute = static_cast<uint8_t>(*found);
     } else {
       SPORKLE_ASSIGN_OR_RETURN(type, dtype(rest));

@@ -137,12 +137,18 @@ class ScopeRules {
     if (range->range_kind() == RangeKind::thread && (depth > 1 || kernel_.body->source_count > 1))
       return invalid_argument(describe(node) + " over the thread " + describe(range) +
                               " is not outermost and alone; all else must be inside it");
+    const bool is_invocation = range->range_kind() == RangeKind::invocation;
+    if (is_invocation && (in_vector_ || in_invocation_))
+      return invalid_argument(describe(node) + " over the invocation " + describe(range) + " is inside " +
+                              (in_vector_ ? "a vector loop" : "another invocation loop"));
     put(looped_, range);
     put(open, range);
+    const bool outer_in_invocation = std::exchange(in_invocation_, in_invocation_ || is_invocation);
     const bool outer_in_vector = std::exchange(in_vector_, in_vector_ || is_vector);
     for (const Node* statement : node->src().subspan(1))
       SPORKLE_RETURN_IF_ERROR(check_statement(statement, open, depth + 1));
     in_vector_ = outer_in_vector;
+    in_invocation_ = outer_in_invocation;
     remove(open, range);
     return {};
   }
@@ -155,7 +161,7 @@ class ScopeRules {
   std::unordered_map<const Node*, Scope> scopes_;
   RangeSet looped_, reduced_;
   size_t visits_ = 0;
-  bool in_vector_ = false;
+  bool in_vector_ = false, in_invocation_ = false;
 };
 
 }  // namespace

@@ -37,7 +37,8 @@ Result<Lowered> apply_schedule(const ir::Kernel& kernel, const Schedule& schedul
 // them) and a lane_reduce.
 ir::Kernel expand_lanes(const ir::Kernel& kernel);
 // Many small iterations: the outermost loop becomes the thread loop, joined with the loops that are all of its body
-// where their extents are known at launch. Vector ranges become ordinary ones and lane_reduce its tree.
+// where their extents are known at launch and it has no loop over invocations. Vector ranges become ordinary ones and
+// lane_reduce its tree.
 ir::Kernel map_to_invocations(const ir::Kernel& kernel);
 
 }  // namespace sporkle::lower

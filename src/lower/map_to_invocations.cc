@@ -15,11 +15,15 @@ const Node* substitute(Builder& b, const Node* root, NodeMap replacements) {
   return ir::rewrite(b, root, replacements);
 }
 
+bool is_invocation_range(const Node* node) {
+  return node->op == Op::range && node->range_kind() == RangeKind::invocation;
+}
+
 // The kernel's body without vector and thread ranges, and lane_reduce as the tree that it stands for.
 const Node* without_vectors(Builder& b, const Node* body) {
   NodeMap memo;
   return ir::rewrite(b, body, memo, [](Builder& builder, const Node* node) -> const Node* {
-    if (node->op == Op::range && node->range_kind() != RangeKind::serial)
+    if (node->op == Op::range && node->range_kind() != RangeKind::serial && !is_invocation_range(node))
       return builder.range(node->src(0), node->name);
     if (node->op != Op::lane_reduce) return nullptr;
     std::vector<const Node*> lanes;
@@ -40,10 +44,12 @@ bool is_known_at_launch(const Node* value) {
   return known;
 }
 
-bool uses_scratch(const Node* body) {
-  bool uses = false;
-  ir::visit_post_order(body, [&](const Node* node) { uses |= node->op == Op::scratch; });
-  return uses;
+// Whether the iterations of the outermost loop are more than what the loops inside make of them: they have memory of
+// their own, or a workgroup each.
+bool has_whole_iterations(const Node* body) {
+  bool found = false;
+  ir::visit_post_order(body, [&](const Node* node) { found |= node->op == Op::scratch || is_invocation_range(node); });
+  return found;
 }
 
 // The one statement that this list consists of, through blocks; nullptr when there are more or none.
@@ -61,12 +67,14 @@ ir::Kernel map_to_invocations(const ir::Kernel& kernel) {
   Builder b(*kernel.context);
   result.body = without_vectors(b, kernel.body);
   const Node* outer = only_statement(result.body->src());
-  if (!outer || outer->op != Op::loop || !is_known_at_launch(outer->src(0)->src(0))) return result;
+  if (!outer || outer->op != Op::loop || is_invocation_range(outer->src(0)) ||
+      !is_known_at_launch(outer->src(0)->src(0)))
+    return result;
 
   // The ranges of the loops to be joined, outermost first.
   std::vector<const Node*> ranges{outer->src(0)};
   std::span<const Node* const> body = outer->src().subspan(1);
-  if (!uses_scratch(result.body)) {  // which is private to one iteration of the outermost loop
+  if (!has_whole_iterations(result.body)) {
     for (const Node* inner = only_statement(body); inner && inner->op == Op::loop; inner = only_statement(body)) {
       if (!is_known_at_launch(inner->src(0)->src(0))) break;
       ranges.push_back(inner->src(0));

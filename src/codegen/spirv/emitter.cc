@@ -4,10 +4,12 @@
 #include <array>
 #include <map>
 #include <unordered_set>
+#include <utility>
 
 #include "codegen/spirv/arithmetic.h"
 #include "codegen/spirv/memory_use.h"
 #include "codegen/spirv/scopes.h"
+#include "codegen/spirv/workgroup.h"
 #include "ir/arithmetic.h"
 #include "ir/builder.h"
 
@@ -27,7 +29,12 @@ constexpr int64_t kScratchAlignment = 16;
 class Emitter {
  public:
   Emitter(const ir::Kernel& kernel, const VulkanTarget& target)
-      : kernel_(kernel), target_(target), s_(m_), arithmetic_(s_, target), memory_(kernel) {}
+      : kernel_(kernel),
+        target_(target),
+        s_(m_),
+        arithmetic_(s_, target),
+        memory_(kernel),
+        workgroup_(kernel, 1024 * target.shared_kib) {}
 
   Result<GpuCode> run();
 
@@ -46,7 +53,12 @@ class Emitter {
   Id push_constant(uint32_t word);
   Id argument(size_t number);
   Id base_address(const Node* memory);
-  Id pointer(const Node* memory, Id index, int depth);
+  Id register_of(const Node* scratch, const Node* index);
+  Id shared_array(const Node* scratch);
+  // What can be done outside of a branch that reaches the memory.
+  void prepare(const Node* memory);
+  // The operands of a load or store that say where: a pointer, and its alignment in device memory.
+  Words place(const Node* memory, const Node* index, Id index_value, int depth);
   Id load_word(Id address, int depth);
 
   // ---- Statements ----
@@ -61,7 +73,12 @@ class Emitter {
   Write operands(const Node* store);
   void write(const Write& write);
   void loop(const Node* node);
+  void open_loop(const Node* node, const std::function<void()>& body);
   void thread_loop(const Node* node);
+  // Statements that all invocations of a workgroup run together; what is no loop over invocations, only the first does.
+  void collective(std::span<const Node* const> list);
+  void collective_loop(const Node* node);
+  void barrier();
   // Emits the reductions below `roots` that are not known yet, those over one range together.
   void prepare_reductions(std::span<const Node* const> roots);
   void forget_reads_of(const Node* memory) {
@@ -69,7 +86,7 @@ class Emitter {
   }
 
   // ---- The module ----
-  Status check_types() const;
+  Status check_target() const;
   void define_interface();
   const Node* scratch_bytes_before(const Node* scratch);
 
@@ -84,9 +101,16 @@ class Emitter {
   Arithmetic arithmetic_;
   MemoryUse memory_;
   std::vector<const Node*> scratches_;
+  Workgroup workgroup_;
+  Workgroup::Traffic pending_;  // since the last barrier
   const Node* thread_loop_ = nullptr;
   bool arguments_inline_ = true;
-  Id push_constants_ = 0, invocation_ = 0;
+  Id push_constants_ = 0;
+  Id number_ = 0, local_number_ = 0;  // the variables of the invocation's or workgroup's number, and of that within it
+  Id invocation_ = 0;                 // of the workgroup, in scope 0
+  Words function_variables_;
+  std::map<std::pair<const Node*, int64_t>, Id> registers_;
+  std::unordered_map<const Node*, Id> shared_arrays_;
   Id iteration_in_dispatch_ = 0, iteration_ = 0;  // of the thread loop, in scope 0
   std::unordered_map<uint32_t, Id> push_constant_words_;
   std::unordered_map<const Node*, Id> base_addresses_;
@@ -157,14 +181,12 @@ Value Emitter::load(const Node* node) {
   }
   // What the kernel itself stores to must be read now, not earlier.
   if (memory_.is_stored_to(memory)) depth = s_.innermost();
-  const uint32_t alignment = static_cast<uint32_t>(ir::dtype_size(memory->type));
   const auto read = [&] {
-    const Id loaded =
-        s_.define(depth, SpvOp::OpLoad, m_.memory_type(memory->type),
-                  {pointer(memory, index.id, depth), static_cast<uint32_t>(spv::MemoryAccessMask::Aligned), alignment});
+    const Words operands = place(memory, node->src(1), index.id, depth);
+    const Id loaded = s_.define(depth, SpvOp::OpLoad, m_.memory_type(memory->type), {}, operands);
     return arithmetic_.from_memory(memory->type, depth, loaded);
   };
-  base_address(memory);  // outside of the branch below
+  prepare(memory);
   if (!is_masked) return {read(), depth};
   return {s_.choose(depth, mask.id, m_.value_type(memory->type), otherwise.id, read), depth};
 }
@@ -343,13 +365,46 @@ Id Emitter::base_address(const Node* memory) {
   return base_addresses_[memory] = address;
 }
 
-Id Emitter::pointer(const Node* memory, Id index, int depth) {
-  const Id u64 = m_.integer_type(64), base = base_address(memory);
-  const Id offset = s_.define(depth, SpvOp::OpIMul, u64,
-                              {index, m_.constant_u64(static_cast<uint64_t>(ir::dtype_size(memory->type)))});
-  const Id address = s_.define(depth, SpvOp::OpIAdd, u64, {base, offset});
-  const Id type = m_.pointer_type(spv::StorageClass::PhysicalStorageBuffer, m_.memory_type(memory->type));
-  return s_.define(depth, SpvOp::OpConvertUToPtr, type, {address});
+Id Emitter::register_of(const Node* scratch, const Node* index) {
+  Id& variable = registers_[{scratch, workgroup_.register_index(index)}];
+  if (variable == 0) {
+    variable = m_.fresh();
+    const Id type = m_.pointer_type(spv::StorageClass::Function, m_.memory_type(scratch->type));
+    append(function_variables_, SpvOp::OpVariable,
+           {type, variable, static_cast<uint32_t>(spv::StorageClass::Function)});
+  }
+  return variable;
+}
+
+Id Emitter::shared_array(const Node* scratch) {
+  Id& variable = shared_arrays_[scratch];
+  if (variable == 0) {
+    const Id array = m_.array_type(m_.memory_type(scratch->type), static_cast<uint32_t>(scratch->src(0)->value));
+    variable = m_.global_variable(spv::StorageClass::Workgroup, array);
+  }
+  return variable;
+}
+
+void Emitter::prepare(const Node* memory) {
+  if (memory->op == Op::buffer || workgroup_.place(memory) == Workgroup::Place::device) base_address(memory);
+}
+
+Words Emitter::place(const Node* memory, const Node* index, Id index_value, int depth) {
+  const Workgroup::Place where = memory->op == Op::buffer ? Workgroup::Place::device : workgroup_.place(memory);
+  if (where == Workgroup::Place::registers) return {register_of(memory, index)};
+  const Id element = m_.memory_type(memory->type);
+  if (where == Workgroup::Place::shared) {
+    const Id narrow = s_.define(depth, SpvOp::OpUConvert, m_.integer_type(32), {index_value});
+    return {s_.define(depth, SpvOp::OpAccessChain, m_.pointer_type(spv::StorageClass::Workgroup, element),
+                      {shared_array(memory), narrow})};
+  }
+  const Id u64 = m_.integer_type(64);
+  const uint32_t size = static_cast<uint32_t>(ir::dtype_size(memory->type));
+  const Id offset = s_.define(depth, SpvOp::OpIMul, u64, {index_value, m_.constant_u64(size)});
+  const Id address = s_.define(depth, SpvOp::OpIAdd, u64, {base_address(memory), offset});
+  const Id pointer = s_.define(depth, SpvOp::OpConvertUToPtr,
+                               m_.pointer_type(spv::StorageClass::PhysicalStorageBuffer, element), {address});
+  return {pointer, static_cast<uint32_t>(spv::MemoryAccessMask::Aligned), size};
 }
 
 Emitter::Write Emitter::operands(const Node* node) {
@@ -360,12 +415,11 @@ void Emitter::write(const Write& write) {
   const Node* memory = write.store->src(0);
   const int depth = s_.innermost();
   const auto store = [&] {
-    const Id stored = arithmetic_.to_memory(memory->type, depth, write.value);
-    s_.line(depth, SpvOp::OpStore,
-            {pointer(memory, write.index, depth), stored, static_cast<uint32_t>(spv::MemoryAccessMask::Aligned),
-             static_cast<uint32_t>(ir::dtype_size(memory->type))});
+    Words operands = place(memory, write.store->src(1), write.index, depth);
+    operands.insert(operands.begin() + 1, arithmetic_.to_memory(memory->type, depth, write.value));
+    s_.line(depth, SpvOp::OpStore, {}, operands);
   };
-  base_address(memory);  // outside of the branch
+  prepare(memory);
   if (write.mask != 0)
     s_.when(depth, write.mask, store);
   else
@@ -421,6 +475,10 @@ void Emitter::loop(const Node* node) {
   if (node->op == Op::block) return statements(node->src());
   if (node->op == Op::together) return together(node->src());
   if (node == thread_loop_) return thread_loop(node);
+  open_loop(node, [&] { statements(node->src().subspan(1)); });
+}
+
+void Emitter::open_loop(const Node* node, const std::function<void()>& body) {
   const Node* range = node->src(0);
   const Id extent = emit(range->src(0)).id;
   // From the second iteration on, what the body stores has changed: nothing read before the loop holds inside it.
@@ -430,18 +488,87 @@ void Emitter::loop(const Node* node) {
   std::vector<Scopes::Carried> none;
   s_.counted_loop(s_.innermost(), m_.constant_u64(0), extent, m_.constant_u64(1), none, [&](Id index) {
     s_.remember(range, {index, s_.innermost()});
-    statements(node->src().subspan(1));
+    body();
   });
 }
 
 void Emitter::thread_loop(const Node* node) {
   s_.remember(node->src(0), {iteration_, 0});
-  statements(node->src().subspan(1));
+  const std::span<const Node* const> body = node->src().subspan(1);
+  if (workgroup_.is_used())
+    collective(body);
+  else
+    statements(body);
+}
+
+// ------------------------------------------------------------------------------------------------ workgroups
+
+void Emitter::barrier() {
+  const Id workgroup = m_.constant_u32(static_cast<uint32_t>(spv::Scope::Workgroup));
+  const auto semantics = spv::MemorySemanticsMask::AcquireRelease | spv::MemorySemanticsMask::WorkgroupMemory |
+                         spv::MemorySemanticsMask::UniformMemory;
+  s_.line(s_.innermost(), SpvOp::OpControlBarrier,
+          {workgroup, workgroup, m_.constant_u32(static_cast<uint32_t>(semantics))});
+  pending_ = {};
+}
+
+void Emitter::collective(std::span<const Node* const> list) {
+  const auto only_first_runs = [&](const Node* statement) {
+    return statement->op != Op::block && !workgroup_.is_collective(statement);
+  };
+  for (size_t i = 0; i < list.size();) {
+    if (list[i]->op == Op::block) {
+      collective(list[i++]->src());
+      continue;
+    }
+    size_t end = i + 1;
+    Workgroup::Traffic traffic = workgroup_.traffic(list[i]);
+    if (only_first_runs(list[i]))
+      for (; end < list.size() && only_first_runs(list[end]); ++end) traffic.add(workgroup_.traffic(list[end]));
+    if (traffic.conflicts_with(pending_)) barrier();
+    if (only_first_runs(list[i])) {
+      const Id is_first = s_.define(s_.innermost(), SpvOp::OpIEqual, m_.bool_type(), {invocation_, m_.constant_u64(0)});
+      s_.branch(is_first, [&] { statements(list.subspan(i, end - i)); });
+    } else {
+      collective_loop(list[i]);
+    }
+    pending_.add(traffic);
+    i = end;
+  }
+}
+
+void Emitter::collective_loop(const Node* node) {
+  if (node == thread_loop_) return thread_loop(node);
+  const Node* range = node->src(0);
+  const std::span<const Node* const> body = node->src().subspan(1);
+  if (range->range_kind() == RangeKind::invocation) {
+    if (range->src(0)->value == workgroup_.invocations()) {
+      s_.remember(range, {invocation_, 0});
+      return statements(body);
+    }
+    const Id takes_part = s_.define(s_.innermost(), SpvOp::OpSLessThan, m_.bool_type(),
+                                    {invocation_, m_.constant_u64(static_cast<uint64_t>(range->src(0)->value))});
+    return s_.branch(takes_part, [&] {
+      s_.remember(range, {invocation_, s_.innermost()});
+      statements(body);
+    });
+  }
+  const Workgroup::Traffic before = std::exchange(pending_, {});
+  open_loop(node, [&] {
+    collective(body);
+    // The next iteration begins where this one ends.
+    const Workgroup::Traffic& traffic = workgroup_.traffic(node);
+    if (traffic.conflicts_with(traffic)) barrier();
+  });
+  pending_ = before;
 }
 
 // ------------------------------------------------------------------------------------------------ module
 
-Status Emitter::check_types() const {
+Status Emitter::check_target() const {
+  if (workgroup_.invocations() > target_.workgroup)
+    return unsupported("it needs workgroups of " + std::to_string(workgroup_.invocations()) +
+                       " invocations; this device has at most " + std::to_string(target_.workgroup));
   Status status;
   const auto lacks = [&](const std::string& what, const char* feature) {
     if (status.ok())
@@ -470,14 +597,20 @@ void Emitter::define_interface() {
   m_.decorate(block, spv::Decoration::Block);
   m_.decorate_member(block, 0, spv::Decoration::Offset, 0);
   push_constants_ = m_.global_variable(spv::StorageClass::PushConstant, block);
-  invocation_ = m_.global_variable(spv::StorageClass::Input, m_.vector_type(m_.integer_type(32), 3));
-  m_.decorate(invocation_, spv::Decoration::BuiltIn, {static_cast<uint32_t>(spv::BuiltIn::GlobalInvocationId)});
+  const auto builtin = [&](Id type, spv::BuiltIn what) {
+    const Id variable = m_.global_variable(spv::StorageClass::Input, type);
+    m_.decorate(variable, spv::Decoration::BuiltIn, {static_cast<uint32_t>(what)});
+    return variable;
+  };
+  number_ = builtin(m_.vector_type(m_.integer_type(32), 3),
+                    workgroup_.is_used() ? spv::BuiltIn::WorkgroupId : spv::BuiltIn::GlobalInvocationId);
+  if (workgroup_.is_used()) local_number_ = builtin(m_.integer_type(32), spv::BuiltIn::LocalInvocationIndex);
 }
 
 Result<GpuCode> Emitter::run() {
-  SPORKLE_RETURN_IF_ERROR(check_types());
+  SPORKLE_RETURN_IF_ERROR(check_target());
   ir::visit_post_order(kernel_.body, [&](const Node* node) {
-    if (node->op == Op::scratch) scratches_.push_back(node);
+    if (node->op == Op::scratch && workgroup_.place(node) == Workgroup::Place::device) scratches_.push_back(node);
     if (node->op == Op::loop && node->src(0)->range_kind() == RangeKind::thread) thread_loop_ = node;
   });
   std::ranges::sort(scratches_, {}, &Node::value);
@@ -487,15 +620,20 @@ Result<GpuCode> Emitter::run() {
   const Id function = m_.fresh(), entry = m_.fresh(), inside = m_.fresh(), exit = m_.fresh();
   s_.open(entry);
   s_.start_block(0, entry);
-  const Id at = s_.define(0, SpvOp::OpLoad, m_.vector_type(u32, 3), {invocation_});
+  const Id at = s_.define(0, SpvOp::OpLoad, m_.vector_type(u32, 3), {number_});
   const Id number = s_.define(0, SpvOp::OpCompositeExtract, u32, {at, 0});
   iteration_in_dispatch_ = s_.define(0, SpvOp::OpUConvert, u64, {number});
   iteration_ = s_.define(0, SpvOp::OpIAdd, u64, {push_constant(0), iteration_in_dispatch_});
+  if (workgroup_.is_used())
+    invocation_ = s_.define(0, SpvOp::OpUConvert, u64, {s_.define(0, SpvOp::OpLoad, u32, {local_number_})});
   const Id runs = s_.define(0, SpvOp::OpSLessThan, m_.bool_type(), {iteration_, push_constant(1)});
   s_.line(0, SpvOp::OpSelectionMerge, {exit, 0});
   s_.line(0, SpvOp::OpBranchConditional, {runs, inside, exit});
   s_.start_block(0, inside);
-  statements(kernel_.body->src());
+  if (workgroup_.is_used())
+    collective(kernel_.body->src());
+  else
+    statements(kernel_.body->src());
   s_.line(0, SpvOp::OpBranch, {exit});
   s_.start_block(0, exit);
   s_.line(0, SpvOp::OpReturn, {});
@@ -503,7 +641,10 @@ Result<GpuCode> Emitter::run() {
   Words text;
   append(text, SpvOp::OpFunction, {m_.void_type(), function, 0, m_.function_type({m_.void_type()})});
   const Words& body = s_.at(0).text;
-  text.insert(text.end(), body.begin(), body.end());
+  constexpr ptrdiff_t label_words = 2;  // a function's variables stand behind its first label
+  text.insert(text.end(), body.begin(), body.begin() + label_words);
+  text.insert(text.end(), function_variables_.begin(), function_variables_.end());
+  text.insert(text.end(), body.begin() + label_words, body.end());
   append(text, SpvOp::OpFunctionEnd, {});
   m_.add_function(text);
   SPORKLE_RETURN_IF_ERROR(status_);
@@ -525,7 +666,9 @@ Result<GpuCode> Emitter::run() {
   for (const ir::BufferArgument& buffer : kernel_.buffers)
     code.buffers.push_back({static_cast<uint32_t>(ir::dtype_size(buffer.type)), buffer.access});
   code.arguments_inline = arguments_inline_;
-  code.workgroup_size = code.iterations_per_workgroup = kWorkgroup;
+  code.workgroup_size = workgroup_.is_used() ? workgroup_.invocations() : kWorkgroup;
+  code.iterations_per_workgroup = workgroup_.is_used() ? 1 : kWorkgroup;
+  code.shared_bytes = workgroup_.shared_bytes();
   ir::Builder b(*kernel_.context);
   const Node* extent = thread_loop_ ? thread_loop_->src(0)->src(0) : b.integer(1);
   SPORKLE_ASSIGN_OR_RETURN(code.launch, LaunchFormula::make(kernel_, extent, scratch_bytes_before(nullptr)));

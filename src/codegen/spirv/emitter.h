@@ -2,7 +2,8 @@
 //
 // One pass over the statements. A value is emitted once, in the outermost loop where all it depends on is known, and
 // reductions over the same range that stand beside each other share one loop. An iteration of the thread loop is one
-// invocation; everything inside it happens in the order of the IR.
+// invocation, and everything inside it happens in the order of the IR; or, in a kernel that has loops over invocations,
+// it is one workgroup.
 #pragma once
 
 #include "base/status.h"

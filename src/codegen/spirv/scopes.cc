@@ -55,6 +55,21 @@ void Scopes::when(int depth, Id condition, const std::function<void()>& then) {
   start_block(depth, after);
 }
 
+void Scopes::branch(Id condition, const std::function<void()>& then) {
+  const int depth = innermost();
+  const Id yes = module_->fresh(), after = module_->fresh();
+  open(yes);
+  then();
+  const std::unique_ptr<Scope> closed = close();
+  line(depth, spv::Op::OpSelectionMerge, {after, kNoControl});
+  line(depth, spv::Op::OpBranchConditional, {condition, yes, after});
+  start_block(depth, yes);
+  Words& text = at(depth).text;
+  text.insert(text.end(), closed->text.begin(), closed->text.end());
+  line(depth, spv::Op::OpBranch, {after});
+  start_block(depth, after);
+}
+
 Id Scopes::choose(int depth, Id condition, Id type, Id otherwise, const std::function<Id()>& then) {
   const Id before = at(depth).label;
   Id value = 0, from = 0;

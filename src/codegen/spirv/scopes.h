@@ -52,6 +52,8 @@ class Scopes {
 
   // Runs `then` only where `condition` holds; what it emits goes to scope `depth`.
   void when(int depth, Id condition, const std::function<void()>& then);
+  // The same in a scope of its own, so that what `then` computes stays inside, unless it is known outside.
+  void branch(Id condition, const std::function<void()>& then);
   // `then`'s value where `condition` holds, `otherwise` where not.
   Id choose(int depth, Id condition, Id type, Id otherwise, const std::function<Id()>& then);
 
