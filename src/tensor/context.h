@@ -67,6 +67,8 @@ class Context {
   ContextCounters& mutable_counters() { return counters_; }
   // Of f32, on this device: what "vec" in a schedule stands for.
   int vector_width() const { return vector_width_; }
+  // Whether the device runs workgroups of invocations.
+  bool is_gpu() const { return device_->info().target.starts_with("vulkan:"); }
 
  private:
   friend class Storage;

@@ -77,7 +77,8 @@ class Emitter {
   void thread_loop(const Node* node);
   // Statements that all invocations of a workgroup run together; what is no loop over invocations, only the first does.
   void collective(std::span<const Node* const> list);
-  void collective_loop(const Node* node);
+  // Whether it ends in a barrier, wherever it does anything.
+  bool collective_loop(const Node* node);
   void barrier();
   // Emits the reductions below `roots` that are not known yet, those over one range together.
   void prepare_reductions(std::span<const Node* const> roots);
@@ -529,38 +530,43 @@ void Emitter::collective(std::span<const Node* const> list) {
     if (only_first_runs(list[i])) {
       const Id is_first = s_.define(s_.innermost(), SpvOp::OpIEqual, m_.bool_type(), {invocation_, m_.constant_u64(0)});
       s_.branch(is_first, [&] { statements(list.subspan(i, end - i)); });
-    } else {
-      collective_loop(list[i]);
     }
-    pending_.add(traffic);
+    if (only_first_runs(list[i]) || !collective_loop(list[i])) pending_.add(traffic);
     i = end;
   }
 }
 
-void Emitter::collective_loop(const Node* node) {
-  if (node == thread_loop_) return thread_loop(node);
+bool Emitter::collective_loop(const Node* node) {
+  if (node == thread_loop_) {
+    thread_loop(node);
+    return false;
+  }
   const Node* range = node->src(0);
   const std::span<const Node* const> body = node->src().subspan(1);
   if (range->range_kind() == RangeKind::invocation) {
     if (range->src(0)->value == workgroup_.invocations()) {
       s_.remember(range, {invocation_, 0});
-      return statements(body);
+      statements(body);
+      return false;
     }
     const Id takes_part = s_.define(s_.innermost(), SpvOp::OpSLessThan, m_.bool_type(),
                                     {invocation_, m_.constant_u64(static_cast<uint64_t>(range->src(0)->value))});
-    return s_.branch(takes_part, [&] {
+    s_.branch(takes_part, [&] {
       s_.remember(range, {invocation_, s_.innermost()});
       statements(body);
     });
+    return false;
   }
   const Workgroup::Traffic before = std::exchange(pending_, {});
+  // The next iteration begins where this one ends.
+  const Workgroup::Traffic& traffic = workgroup_.traffic(node);
+  const bool conflicts = traffic.conflicts_with(traffic);
   open_loop(node, [&] {
     collective(body);
-    // The next iteration begins where this one ends.
-    const Workgroup::Traffic& traffic = workgroup_.traffic(node);
-    if (traffic.conflicts_with(traffic)) barrier();
+    if (conflicts) barrier();
   });
   pending_ = before;
+  return conflicts;
 }
 
 // ------------------------------------------------------------------------------------------------ module

@@ -3,10 +3,12 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 
 #include "codegen/compile.h"
+#include "codegen/spirv/module.h"
 #include "dsl/kernel.h"
 #include "ir/random_kernel.h"
 #include "ir/text.h"
@@ -110,6 +112,69 @@ TEST(SpirvEmitter, ScratchAndReductions) {
   EXPECT_EQ(code->buffers[0].access, ir::Access::read);
   EXPECT_EQ(code->buffers[1].access, ir::Access::write);
   EXPECT_EQ(code->buffers[1].element_bytes, 4u);
+}
+
+// Rows turned around by way of workgroup memory, with registers, a loop that not all take part in, and a store by one.
+ir::Kernel reversed_rows(int64_t invocations) {
+  return dsl::trace("reversed", [&](KernelBuilder& k) {
+    const Expr rows = k.size("rows");
+    const Buffer x = k.input(DType::f32, "x"), y = k.output(DType::f32, "y"), last = k.output(DType::f32, "last");
+    k.range("r", rows, [&](Expr r) {
+      const Buffer row = k.scratch(DType::f32, "row", invocations), own = k.scratch(DType::f32, "own", invocations * 2);
+      k.invocations("load", invocations, [&](Expr i) {
+        own.store(i, x[r * invocations + i]);
+        own.store(i + invocations, own[i] * own[i]);
+      });
+      k.serial("twice", 2, [&](Expr) {
+        k.invocations("put", invocations, [&](Expr i) { row.store(i, own[i + invocations]); });
+        k.invocations("get", invocations, [&](Expr i) { own.store(i + invocations, row[(invocations - 1) - i]); });
+      });
+      k.invocations("half", invocations / 2, [&](Expr i) { y.store(r * invocations + i, row[i]); });
+      last.store(r, row[0]);
+    });
+  });
+}
+
+TEST(SpirvEmitter, Workgroups) {
+  expect_valid(reversed_rows(64), everything());
+  expect_valid(reversed_rows(64), without_exact_f32());
+  const auto code = compile_for(reversed_rows(64), everything());
+  ASSERT_TRUE(code.ok());
+  EXPECT_EQ(code->workgroup_size, 64u);
+  EXPECT_EQ(code->iterations_per_workgroup, 1u);
+  EXPECT_EQ(code->shared_bytes, 64u * 4);  // `own` lies in registers
+  const uint64_t scalars[] = {7};
+  EXPECT_EQ(code->launch.evaluate(scalars).iterations, 7);
+  EXPECT_EQ(code->launch.evaluate(scalars).scratch_bytes, 0);
+  // One between put and get, one at the end of the serial loop; behind it only reads follow.
+  const uint32_t barrier = 4u << 16 | static_cast<uint32_t>(spv::Op::OpControlBarrier);
+  EXPECT_EQ(std::ranges::count(code->spirv, barrier), 2);
+}
+
+TEST(SpirvEmitter, MoreThanWorkgroupMemoryGoesToTheDevice) {
+  VulkanTarget target = everything();
+  target.workgroup = 1024;
+  const ir::Kernel kernel = dsl::trace("large", [](KernelBuilder& k) {
+    const Buffer y = k.output(DType::f32, "y");
+    k.range("r", k.size("rows"), [&](Expr r) {
+      const Buffer large = k.scratch(DType::f32, "large", 1 << 16);
+      k.invocations("put", 256, [&](Expr i) { large.store(i * 256, cast(DType::f32, i)); });
+      k.invocations("get", 256, [&](Expr i) { y.store(r * 256 + i, large[(255 - i) * 256]); });
+    });
+  });
+  expect_valid(kernel, target);
+  const auto code = compile_for(kernel, target);
+  ASSERT_TRUE(code.ok());
+  EXPECT_EQ(code->shared_bytes, 0u);
+  const uint64_t scalars[] = {1};
+  EXPECT_EQ(code->launch.evaluate(scalars).scratch_bytes, 4 << 16);
+}
+
+TEST(SpirvEmitter, RefusesWorkgroupsLargerThanTheDevices) {
+  const auto refused = compile_for(reversed_rows(512), everything());
+  EXPECT_EQ(refused.status().code(), Code::unsupported);
+  EXPECT_NE(refused.status().message().find("workgroups of 512 invocations; this device has at most 128"),
+            std::string::npos);
 }
 
 TEST(SpirvEmitter, NestedLoopsBecomeOne) {

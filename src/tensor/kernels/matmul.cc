@@ -141,6 +141,7 @@ Status launch_matmul(Launcher& launcher, const Step& step) {
   const Node* node = step.node;
   Node* result = step.results[0];
   if (node->count() == 0) return {};
+  if (context.is_gpu()) return launch_workgroup_matmul(launcher, step);
   const Shape& shape = node->shape;
   const int rank = shape.rank();
   const int64_t element_size = ir::dtype_size(node->dtype);

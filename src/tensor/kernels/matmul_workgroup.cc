@@ -1,0 +1,324 @@
+#include "tensor/kernels/matmul_workgroup.h"
+
+#include "codegen/vulkan_target.h"
+#include "tensor/context.h"
+#include "tensor/launch.h"
+
+namespace sporkle::tensor {
+namespace {
+
+using dsl::Buffer;
+using dsl::Expr;
+using dsl::KernelBuilder;
+
+constexpr int64_t kFew = 4;           // rows or columns that are not worth a tile
+constexpr int64_t kEnoughTiles = 96;  // for a large GPU to have something for most of its cores
+constexpr int64_t kPadding = 4;       // of a staged row, so that invocations side by side meet different banks
+constexpr int64_t kVector = 4;        // elements side by side that one invocation owns
+
+constexpr WorkgroupTile kTiles[] = {
+    {128, 128, 16, 8, 8},
+    {64, 64, 16, 4, 4},
+    {32, 32, 16, 2, 2},
+};
+constexpr WorkgroupTile kSoftwareTile = {16, 16, 8, 2, 2};
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// The arguments that both kernels have.
+struct Arguments {
+  Arguments(KernelBuilder& k, const WorkgroupProduct& p) : a(k.input(p.dtype, "a")), b(k.input(p.dtype, "b")), c(b) {
+    if (p.epilogue) epilogue.emplace(*p.epilogue).declare_buffers(k);
+    c = k.output(p.dtype, "c");
+    for (int i = 0; i < p.batch_axes; ++i) batches.push_back(k.size("batch" + std::to_string(i)));
+    rows = k.size("rows");
+    columns = k.size("columns");
+    depth = k.size("depth");
+    a_strides = declare_strides(k, p.a, "a");
+    b_strides = declare_strides(k, p.b, "b");
+    c_strides = declare_strides(k, p.c, "c");
+    if (epilogue) epilogue->declare_scalars(k);
+  }
+
+  Buffer a, b, c;
+  std::optional<ProgramCode> epilogue;
+  std::vector<Expr> batches;
+  Expr rows, columns, depth;
+  std::vector<Expr> a_strides, b_strides, c_strides;
+};
+
+// An operand's matrix as a tile of it is staged: [across, k], `across` being m for A and n for B.
+struct Operand {
+  Buffer memory;
+  const Strides* strides;
+  std::span<const Expr> scalars;
+  int across_axis, k_axis;
+  Expr first, extent;  // across: of the tile, of the matrix
+  int64_t width;       // across, of the tile
+  Buffer staged, next;
+};
+
+class TiledProduct {
+ public:
+  TiledProduct(KernelBuilder& k, const WorkgroupProduct& p)
+      : k_(k), p_(p), t_(p.tile), lanes_(t_.invocations()), args_(k, p) {}
+
+  void trace() {
+    const Expr row_tiles = (args_.rows + (t_.rows - 1)) / t_.rows,
+               column_tiles = (args_.columns + (t_.columns - 1)) / t_.columns;
+    Expr tiles = row_tiles * column_tiles;
+    for (const Expr extent : args_.batches) tiles = tiles * extent;
+    k_.range("tile", tiles, [&](Expr tile) {
+      const Expr first_row = tile % row_tiles * t_.rows;
+      tile = tile / row_tiles;
+      const Expr first_column = tile % column_tiles * t_.columns;
+      tile = tile / column_tiles;
+      batch_.resize(args_.batches.size());
+      for (size_t i = batch_.size(); i-- > 0;) {
+        batch_[i] = i == 0 ? tile : tile % args_.batches[i];
+        tile = tile / args_.batches[i];
+      }
+      this->tile(first_row, first_column);
+    });
+  }
+
+ private:
+  Buffer registers(std::string_view name, int64_t count) { return k_.scratch(p_.dtype, name, count * lanes_); }
+  // The element of a scratch in registers.
+  Expr own(int64_t i, Expr lane) const { return lane + i * lanes_; }
+
+  void tile(Expr first_row, Expr first_column) {
+    const int m = p_.batch_axes, n = p_.batch_axes + 1;
+    const auto operand = [&](const char* name, Buffer memory, const Strides& strides, std::span<const Expr> scalars,
+                             int across_axis, int k_axis, Expr first, Expr extent, int64_t width) {
+      const std::string staged = std::string(name) + "_staged", next = std::string(name) + "_next";
+      return Operand{memory,
+                     &strides,
+                     scalars,
+                     across_axis,
+                     k_axis,
+                     first,
+                     extent,
+                     width,
+                     k_.scratch(p_.dtype, staged, t_.depth * (width + kPadding)),
+                     registers(next, width * t_.depth / lanes_)};
+    };
+    const Operand a = operand("a", args_.a, p_.a, args_.a_strides, m, n, first_row, args_.rows, t_.rows);
+    const Operand b = operand("b", args_.b, p_.b, args_.b_strides, n, m, first_column, args_.columns, t_.columns);
+    const Buffer sums = registers("sums", t_.own_rows * t_.own_columns);
+
+    k_.invocations("zero", lanes_, [&](Expr lane) {
+      for (int64_t i = 0; i < t_.own_rows * t_.own_columns; ++i) sums.store(own(i, lane), dsl::constant(p_.dtype, 0.0));
+    });
+    // Whole blocks of k; while one is multiplied, the next is on its way from memory.
+    const Expr blocks = args_.depth / t_.depth, left = args_.depth % t_.depth;
+    k_.serial("first", dsl::min(blocks, Expr(1)), [&](Expr) {
+      k_.invocations("fetch", lanes_, [&](Expr lane) {
+        for (const Operand* o : {&a, &b}) fetch(*o, lane, Expr(0));
+      });
+    });
+    k_.serial("block", blocks, [&](Expr block) {
+      k_.invocations("stage", lanes_, [&](Expr lane) {
+        for (const Operand* o : {&a, &b})
+          each_staged(*o, lane, [&](int64_t i, Expr across, Expr depth) {
+            o->staged.store(staged_index(*o, across, depth), o->next[own(i, lane)]);
+          });
+      });
+      k_.invocations("multiply", lanes_, [&](Expr lane) {
+        for (const Operand* o : {&a, &b}) fetch(*o, lane, dsl::min(block + 1, blocks - 1));
+        for (int64_t depth = 0; depth < t_.depth; ++depth) multiply(a, b, sums, lane, Expr(depth));
+      });
+    });
+    // The rest of k, fewer than a block: the chains must end where k does.
+    k_.serial("rest", dsl::min(left, Expr(1)), [&](Expr) {
+      k_.invocations("stage_rest", lanes_, [&](Expr lane) {
+        for (const Operand* o : {&a, &b})
+          each_staged(*o, lane, [&](int64_t, Expr across, Expr depth) {
+            const Expr position = dsl::min(blocks * t_.depth + depth, args_.depth - 1);
+            o->staged.store(staged_index(*o, across, depth), o->memory[index(*o, across, position)]);
+          });
+      });
+      k_.invocations("multiply_rest", lanes_,
+                     [&](Expr lane) { k_.serial("k", left, [&](Expr depth) { multiply(a, b, sums, lane, depth); }); });
+    });
+    k_.invocations("store", lanes_, [&](Expr lane) {
+      for (int64_t i = 0; i < t_.own_rows; ++i)
+        for (int64_t j = 0; j < t_.own_columns; ++j) {
+          const Expr row = first_row + own_row(i, lane), column = first_column + own_column(j, lane);
+          store(row, column, sums[own(i * t_.own_columns + j, lane)]);
+        }
+    });
+  }
+
+  // An invocation owns groups of kVector elements side by side; the groups of all of them stand side by side as well.
+  static Expr own_position(int64_t i, Expr number, int64_t owners, int64_t own_count) {
+    const int64_t vector = std::min(own_count, kVector);
+    return number * vector + (i / vector * (owners * vector) + i % vector);
+  }
+  Expr own_row(int64_t i, Expr lane) const {
+    return own_position(i, lane / (t_.columns / t_.own_columns), t_.rows / t_.own_rows, t_.own_rows);
+  }
+  Expr own_column(int64_t j, Expr lane) const {
+    const int64_t owners = t_.columns / t_.own_columns;
+    return own_position(j, lane % owners, owners, t_.own_columns);
+  }
+
+  static Expr staged_index(const Operand& o, Expr across, Expr depth) { return depth * (o.width + kPadding) + across; }
+
+  // The elements of a tile that an invocation stages, such that invocations side by side read memory side by side.
+  void each_staged(const Operand& o, Expr lane, const std::function<void(int64_t, Expr, Expr)>& visit) const {
+    const int64_t count = o.width * t_.depth / lanes_;
+    const bool along_k = (*o.strides)[o.k_axis] == 1;
+    for (int64_t i = 0; i < count; ++i) {
+      if (along_k) {
+        visit(i, lane / t_.depth + i * (lanes_ / t_.depth), lane % t_.depth);
+      } else if (lanes_ >= o.width) {
+        visit(i, lane % o.width, lane / o.width + i * (lanes_ / o.width));
+      } else {
+        const int64_t pieces = o.width / lanes_;
+        visit(i, lane + i % pieces * lanes_, Expr(i / pieces));
+      }
+    }
+  }
+
+  // Where an element lies; beyond the matrix's edge, the edge's element instead, which nothing that is stored depends
+  // on.
+  Expr index(const Operand& o, Expr across, Expr depth) const {
+    Expr position = o.first + across;
+    if (!p_.whole) position = dsl::min(position, o.extent - 1);
+    std::vector<Expr> indices = batch_;
+    indices.resize(batch_.size() + 2);
+    indices[static_cast<size_t>(o.across_axis)] = position;
+    indices[static_cast<size_t>(o.k_axis)] = depth;
+    return affine(*o.strides, o.scalars, indices);
+  }
+
+  // A block's elements into registers. What moves with the block is added last: the rest is the same for all blocks.
+  void fetch(const Operand& o, Expr lane, Expr block) {
+    std::vector<Expr> indices(batch_.size() + 2, Expr(0));
+    indices[static_cast<size_t>(o.k_axis)] = block * t_.depth;
+    const Expr moved = affine(*o.strides, o.scalars, indices);
+    each_staged(o, lane, [&](int64_t i, Expr across, Expr depth) {
+      o.next.store(own(i, lane), o.memory[index(o, across, depth) + moved]);
+    });
+  }
+
+  void multiply(const Operand& a, const Operand& b, const Buffer& sums, Expr lane, Expr depth) {
+    for (int64_t i = 0; i < t_.own_rows; ++i)
+      for (int64_t j = 0; j < t_.own_columns; ++j) {
+        const Expr sum = own(i * t_.own_columns + j, lane);
+        sums.store(sum, fma(a.staged[staged_index(a, own_row(i, lane), depth)],
+                            b.staged[staged_index(b, own_column(j, lane), depth)], sums[sum]));
+      }
+  }
+
+  void store(Expr row, Expr column, Expr product) {
+    std::vector<Expr> position = batch_;
+    position.push_back(row);
+    position.push_back(column);
+    const Expr value = args_.epilogue ? args_.epilogue->evaluate(k_, position, &product) : product;
+    const Expr where = affine(p_.c, args_.c_strides, position);
+    if (p_.whole)
+      args_.c.store(where, value);
+    else
+      args_.c.store(where, value, (row < args_.rows) & (column < args_.columns));
+  }
+
+  KernelBuilder& k_;
+  const WorkgroupProduct& p_;
+  const WorkgroupTile& t_;
+  const int64_t lanes_;
+  Arguments args_;
+  std::vector<Expr> batch_;
+};
+
+}  // namespace
+
+ir::Kernel trace_workgroup_product(const WorkgroupProduct& product) {
+  return dsl::trace("matmul", [&](KernelBuilder& k) { TiledProduct(k, product).trace(); });
+}
+
+ir::Kernel trace_element_product(const WorkgroupProduct& p) {
+  return dsl::trace("matmul", [&](KernelBuilder& k) {
+    Arguments args(k, p);
+    std::vector<Expr> position;
+    const std::function<void()> loops = [&] {
+      const size_t axis = position.size(), batches = args.batches.size();
+      if (axis == batches + 2) {
+        const Expr product = k.fma_chain("k", args.depth, dsl::constant(p.dtype, 0.0), [&](Expr i) {
+          std::vector<Expr> a = position, b = position;
+          a[batches + 1] = i;
+          b[batches] = i;
+          return std::pair(args.a[affine(p.a, args.a_strides, a)], args.b[affine(p.b, args.b_strides, b)]);
+        });
+        args.c.store(affine(p.c, args.c_strides, position),
+                     args.epilogue ? args.epilogue->evaluate(k, position, &product) : product);
+        return;
+      }
+      const Expr extent = axis < batches ? args.batches[axis] : axis == batches ? args.rows : args.columns;
+      k.range("i" + std::to_string(axis), extent, [&](Expr i) {
+        position.push_back(i);
+        loops();
+        position.pop_back();
+      });
+    };
+    loops();
+  });
+}
+
+WorkgroupTile choose_tile(DType dtype, bool fused, int64_t rows, int64_t columns, int64_t batches) {
+  if (!fused) return kSoftwareTile;
+  for (const WorkgroupTile& tile : kTiles) {
+    if (dtype == DType::f64 && tile.rows > 64) continue;  // twice the registers and twice the staged bytes
+    if (batches * divide_up(rows, tile.rows) * divide_up(columns, tile.columns) >= kEnoughTiles) return tile;
+  }
+  return kTiles[2];
+}
+
+Status launch_workgroup_matmul(Launcher& launcher, const Step& step) {
+  const Node* node = step.node;
+  const Shape& shape = node->shape;
+  const int rank = shape.rank();
+  const int64_t element_size = ir::dtype_size(node->dtype);
+  const int64_t rows = shape[rank - 2], columns = shape[rank - 1], depth = node->inputs[0]->shape[rank - 1];
+  const int64_t batches = element_count(Shape(std::span(shape.begin(), shape.end() - 2)));
+  SPORKLE_ASSIGN_OR_RETURN(const auto target, codegen::VulkanTarget::parse(launcher.context().device().info().target));
+
+  WorkgroupProduct product{node->dtype,
+                           rank - 2,
+                           step.a.view.strides,
+                           step.b.view.strides,
+                           step.result_strides,
+                           {},
+                           false,
+                           step.program.result >= 0 ? &step.program : nullptr};
+  // The stride of an axis of one element is of no consequence; the usual one keeps kernels few.
+  if (columns == 1) product.b[rank - 1] = 1;
+  if (depth == 1) product.a[rank - 1] = 1;
+  const bool fused = node->dtype == DType::f64 ? target.fma64 : target.fma32;
+  const bool by_element = rows <= kFew || columns <= kFew;
+  product.tile = choose_tile(node->dtype, fused, rows, columns, batches);
+  product.whole = rows % product.tile.rows == 0 && columns % product.tile.columns == 0;
+
+  std::string key = "workgroup matmul " + std::string(ir::dtype_name(node->dtype)) + " " + stride_classes(product.a) +
+                    " " + stride_classes(product.b) + " " + stride_classes(product.c);
+  key += by_element ? " elements" : " " + std::to_string(product.tile.rows) + (product.whole ? " whole" : " edged");
+  if (product.epilogue) key += " " + ProgramCode::key(*product.epilogue);
+  const auto offset = [&](const MatrixOperand& operand) {
+    return static_cast<uint64_t>(operand.view.offset * element_size);
+  };
+  std::vector<hal::Binding> bindings{{step.a.base->storage->buffer(), offset(step.a)},
+                                     {step.b.base->storage->buffer(), offset(step.b)}};
+  if (product.epilogue) ProgramCode::append_bindings(*product.epilogue, &bindings);
+  bindings.push_back({step.results[0]->storage->buffer(), 0});
+  std::vector<uint64_t> scalars;
+  for (int i = 0; i < rank - 2; ++i) scalars.push_back(static_cast<uint64_t>(shape[i]));
+  for (const int64_t value : {rows, columns, depth}) scalars.push_back(static_cast<uint64_t>(value));
+  for (const Strides* strides : {&product.a, &product.b, &product.c}) append_strides(*strides, &scalars);
+  if (product.epilogue) ProgramCode::append_scalars(*product.epilogue, &scalars);
+  return launcher.dispatch(
+      key, "", [&] { return by_element ? trace_element_product(product) : trace_workgroup_product(product); },
+      std::move(bindings), std::move(scalars));
+}
+
+}  // namespace sporkle::tensor
