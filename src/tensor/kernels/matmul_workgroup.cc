@@ -125,7 +125,9 @@ class TiledProduct {
           });
       });
       k_.invocations("multiply", lanes_, [&](Expr lane) {
-        for (const Operand* o : {&a, &b}) fetch(*o, lane, dsl::min(block + 1, blocks - 1));
+        // Behind the last block the first again, for nothing. Not min(block + 1, blocks - 1): NVIDIA's compiler (580)
+        // takes that for something else.
+        for (const Operand* o : {&a, &b}) fetch(*o, lane, (block + 1) % blocks);
         for (int64_t depth = 0; depth < t_.depth; ++depth) multiply(a, b, sums, lane, Expr(depth));
       });
     });
