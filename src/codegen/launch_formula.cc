@@ -20,6 +20,10 @@ constexpr size_t kMaxSteps = 4096;
 }  // namespace
 
 Result<LaunchFormula> LaunchFormula::make(const ir::Kernel& kernel, const Node* iterations, const Node* scratch_bytes) {
+  for (const Node* size : {iterations, scratch_bytes})
+    if (size->type != ir::DType::i64)
+      return invalid_argument("the launch sizes of kernel \"" + kernel.name + "\" are i64, not " +
+                              std::string(ir::dtype_name(size->type)));
   ir::Kernel launch;
   launch.context = kernel.context;
   launch.name = kName;

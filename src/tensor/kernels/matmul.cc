@@ -3,7 +3,8 @@
 // Every element is one chain of fused multiply-adds over k, in order, from 0: the same bits as the plain triple loop,
 // whatever the tiling. A tile of C belongs to one iteration of the thread loop, which packs its panel of B (K x NR,
 // padded with zero columns) into scratch and multiplies rows of A, read in place, with it. A long k goes in several
-// passes that continue the chain from C. With few rows B is read in place.
+// passes that continue the chain from C. With few rows, or one column, B is read in place; a column's chains run side
+// by side as scalars.
 //
 // The structure follows Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008); the last
 // pass ends with the pointwise operations that follow the product (its epilogue) on the finished element.
@@ -151,24 +152,32 @@ Status launch_matmul(Launcher& launcher, const Step& step) {
   // The stride of an axis of one element is of no consequence; the usual one keeps kernels few.
   if (columns == 1) product.b[rank - 1] = 1;
   if (depth == 1) product.a[rank - 1] = 1;
-  product.direct = rows <= kFewRows && product.b[rank - 1] == 1;
+  const bool one_column = columns == 1 && product.a[rank - 1] == 1;
+  product.direct = one_column || (rows <= kFewRows && product.b[rank - 1] == 1);
   const int lanes = std::max(context.vector_width() * 4 / static_cast<int>(element_size), 1);
-  const TilePreset preset = choose_preset(context.vector_width(), lanes, columns);
-  product.columns = lanes * preset.vectors;
+  TilePreset preset = choose_preset(context.vector_width(), lanes, columns);
+  if (rows == 1) preset.vectors *= 2;  // a row of B is read once: longer pieces of it, in as many chains
+  product.columns = one_column ? 1 : lanes * preset.vectors;
   product.edge = !product.direct && columns % product.columns != 0;
 
   const std::string vectors =
       "vec" + std::to_string(lanes) + (preset.vectors > 1 ? "x" + std::to_string(preset.vectors) : std::string());
-  const std::string schedule =
-      "tile:thread " + (product.direct ? "m:tile4" : "pack_n:" + vectors + " m:tile" + std::to_string(preset.rows)) +
-      (product.edge ? " edge:vec" + std::to_string(lanes) + "x2" : std::string()) + " n:" + vectors + " k:unroll4";
+  std::string schedule = "tile:thread";
+  if (one_column)
+    schedule += " m:tile8";  // chains of scalars
+  else if (product.direct)
+    schedule += " m:tile4 n:" + vectors;
+  else
+    schedule += " pack_n:" + vectors + " m:tile" + std::to_string(preset.rows) + " n:" + vectors;
+  if (product.edge) schedule += " edge:vec" + std::to_string(lanes) + "x2";
+  schedule += " k:unroll4";
 
   // Enough tiles for every thread, as long as a tile has enough rows to pay for its panel.
   const int64_t batches = element_count(Shape(std::span(shape.begin(), shape.end() - 2)));
   const int64_t panels = batches * divide_up(columns, product.columns);
   const int64_t tiles = 4 * int64_t{launcher.context().device().info().threads};
   int64_t block_rows = rows;
-  if (!product.direct && panels < tiles)
+  if ((!product.direct || one_column) && panels < tiles)
     block_rows = std::min(
         rows, std::max(kMinRows, divide_up(divide_up(rows, divide_up(tiles, panels)), preset.rows) * preset.rows));
 

@@ -48,10 +48,11 @@ void check(Context& c, const Matrices& s) {
 }
 
 const Matrices kShapes[] = {
-    {1, 1, 1, false, false},    {1, 7, 5, false, false},     {3, 64, 200, false, false},  {4, 100, 33, false, true},
-    {5, 3, 64, false, false},   {6, 17, 65, true, false},    {7, 96, 16, false, true},    {13, 31, 30, true, true},
-    {64, 64, 64, false, false}, {100, 50, 130, false, true}, {130, 70, 100, true, false}, {31, 0, 7, false, false},
-    {200, 5, 17, true, true},   {96, 2500, 40, true, false}, {2, 5000, 70, false, false}, {9, 4100, 64, false, true},
+    {1, 1, 1, false, false},     {1, 7, 5, false, false},     {3, 64, 200, false, false},  {4, 100, 33, false, true},
+    {5, 3, 64, false, false},    {6, 17, 65, true, false},    {7, 96, 16, false, true},    {13, 31, 30, true, true},
+    {64, 64, 64, false, false},  {100, 50, 130, false, true}, {130, 70, 100, true, false}, {31, 0, 7, false, false},
+    {200, 5, 17, true, true},    {96, 2500, 40, true, false}, {2, 5000, 70, false, false}, {9, 4100, 64, false, true},
+    {1, 300, 301, false, false}, {203, 300, 1, false, false}, {203, 300, 1, true, false},  {5, 9000, 1, false, false},
 };
 
 TEST(MatmulTest, EqualsThePlainLoopBitForBit) {
