@@ -18,7 +18,7 @@
 namespace sporkle::hal {
 
 struct DeviceInfo {
-  std::string id;      // what --device takes: "cpu", "null", "reference"
+  std::string id;      // what --device takes: "cpu", "null", "reference", "vulkan:0"
   std::string name;    // for people: "AMD EPYC 9R14"
   std::string driver;  // "LLVM 19.1.7, x86-64-v4"
   // What the code generator compiles for, for example "cpu:x86-64-v4", "reference", "null". Part of every cache key.

@@ -1,12 +1,15 @@
 #include "hal/registry.h"
 
+#include <charconv>
 #include <cstdlib>
+#include <optional>
 
 #include "base/edit_distance.h"
 #include "hal/cpu/cpu_device.h"
 #include "hal/host/system.h"
 #include "hal/null/null_device.h"
 #include "hal/reference/reference_device.h"
+#include "hal/vulkan/vulkan_device.h"
 
 namespace sporkle::hal {
 namespace {
@@ -34,6 +37,25 @@ Result<DeviceRef> open_null(const DeviceOptions&) { return DeviceRef(std::make_s
 // The default first.
 constexpr Entry kDevices[] = {{"cpu", open_cpu}, {"reference", open_reference}, {"null", open_null}};
 
+constexpr std::string_view kVulkan = "vulkan";
+
+VulkanOptions vulkan_options(const DeviceOptions& options) {
+  VulkanOptions result;
+  result.memory_limit_bytes = options.memory_limit_bytes;
+  return result;
+}
+
+// The number in "vulkan:1"; 0 for "vulkan"; nothing for the ID of no Vulkan device.
+std::optional<size_t> vulkan_index(std::string_view id) {
+  if (!id.starts_with(kVulkan)) return std::nullopt;
+  id.remove_prefix(kVulkan.size());
+  if (id.empty()) return 0;
+  size_t index = 0;
+  const auto [end, error] = std::from_chars(id.data() + 1, id.data() + id.size(), index);
+  if (id.front() != ':' || error != std::errc() || end != id.data() + id.size()) return std::nullopt;
+  return index;
+}
+
 }  // namespace
 
 Result<DeviceRef> open_device(std::string_view id, const DeviceOptions& options) {
@@ -46,6 +68,8 @@ Result<DeviceRef> open_device(std::string_view id, const DeviceOptions& options)
     if (entry.id == id) return entry.open(options);
     known.emplace_back(entry.id);
   }
+  if (const std::optional<size_t> index = vulkan_index(id)) return open_vulkan_device(*index, vulkan_options(options));
+  known.emplace_back(kVulkan);
   std::string message = "unknown device \"" + std::string(id) + "\"";
   if (from_environment) message += " in SPORKLE_DEVICE";
   if (const std::string nearest = nearest_name(id, known); !nearest.empty())
@@ -60,6 +84,14 @@ std::vector<DeviceListing> list_devices(const DeviceOptions& options) {
   for (const Entry& entry : kDevices) {
     const Result<DeviceRef> device = entry.open(options);
     listings.push_back({std::string(entry.id), device.ok() ? (*device)->info() : DeviceInfo{}, device.status()});
+  }
+  const VulkanOptions vulkan = vulkan_options(options);
+  const Result<size_t> count = count_vulkan_devices(vulkan);
+  if (!count.ok()) listings.push_back({std::string(kVulkan), DeviceInfo{}, count.status()});
+  for (size_t i = 0; count.ok() && i < *count; ++i) {
+    const Result<DeviceRef> device = open_vulkan_device(i, vulkan);
+    listings.push_back({std::string(kVulkan) + ":" + std::to_string(i), device.ok() ? (*device)->info() : DeviceInfo{},
+                        device.status()});
   }
   return listings;
 }

@@ -3,6 +3,7 @@
 //   cpu        this machine's processor, with code generated for it; the default
 //   reference  the interpreter: slow, checks every access, defines what a kernel means
 //   null       accepts everything and executes nothing
+//   vulkan:0   a GPU, through its Vulkan driver; "vulkan" is the first, vulkan:1 ... are others
 #pragma once
 
 #include <memory>
@@ -30,7 +31,8 @@ struct DeviceListing {
   Status status;    // ok, or why the device cannot be opened
 };
 
-// Every device that Sporkle knows, the default first, each opened for a moment.
+// Every device that Sporkle knows, the default first, each opened for a moment. Where there is no Vulkan device, one
+// entry "vulkan" says why.
 std::vector<DeviceListing> list_devices(const DeviceOptions& options = {});
 
 }  // namespace sporkle::hal

@@ -10,14 +10,12 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
-#include <list>
 #include <mutex>
-#include <thread>
 
 #include "hal/device.h"
-#include "hal/host/host_semaphore.h"
+#include "hal/host/command_checks.h"
 #include "hal/host/memory_pool.h"
+#include "hal/host/waiting_submissions.h"
 
 namespace sporkle::hal {
 
@@ -65,11 +63,7 @@ class HostExecutable : public Executable {
   const HostDevice* device_;
 };
 
-// The checks that most kernels share: the numbers of arguments, and offsets that are multiples of the element sizes.
-Status check_arguments(std::string_view kernel, std::span<const int> element_sizes, size_t scalar_count,
-                       std::span<const Binding> bindings, std::span<const uint64_t> scalars);
-
-class HostDevice : public Device {
+class HostDevice : public Device, private CommandChecks {
  public:
   const DeviceInfo& info() const override { return info_; }
   Result<BufferRef> allocate(size_t size_bytes) override;
@@ -90,17 +84,10 @@ class HostDevice : public Device {
   void shut_down();
 
  private:
-  // A submission on a thread of its own.
-  struct Waiting {
-    std::vector<SemaphorePoint> wait;
-    std::vector<SemaphorePoint> signal;
-    bool finished = false;
-    std::jthread thread;
-  };
-
-  Status check_range(const Binding& binding, uint64_t size_bytes, std::string_view what) const;
-  Status check_command(const CommandBuffer::Command& command) const;
-  Status check_semaphores(std::span<const SemaphorePoint> points, bool signal) const;
+  const std::string& device_id() const override { return info_.id; }
+  bool owns(const Buffer& buffer) const override;
+  bool owns(const Executable& executable) const override;
+  Status check_launch(const DispatchCommand& command) const override;
   Status execute(const CommandBuffer& commands);
   Status execute(const DispatchCommand& command);
   Status execute(const CopyCommand& command);
@@ -109,8 +96,6 @@ class HostDevice : public Device {
   Status complete(const CommandBuffer& commands, std::span<const SemaphorePoint> signal);
   Status defer(const CommandBuffer& commands, std::span<const SemaphorePoint> wait,
                std::span<const SemaphorePoint> signal);
-  // Waits until every submission that can run has run; with `all`, also those that wait for a semaphore.
-  void drain(bool all);
 
   DeviceInfo info_;
   std::shared_ptr<MemoryPool> pool_;
@@ -119,10 +104,9 @@ class HostDevice : public Device {
   std::atomic<std::chrono::steady_clock::duration> busy_{std::chrono::steady_clock::duration::zero()};
   std::vector<HostSpan> spans_;  // of the command that runs; guarded by execution_
 
-  std::mutex waiting_mutex_;
-  std::condition_variable waiting_changed_;
-  std::list<Waiting> waiting_;
+  std::mutex failure_mutex_;
   Status first_failure_;  // of a submission on a thread of its own, until wait_idle reports it
+  WaitingSubmissions waiting_;
 };
 
 }  // namespace sporkle::hal
