@@ -190,7 +190,7 @@ TEST_F(TrainFlowTest, TheExampleConfigsAreValid) {
 
 TEST_F(TrainFlowTest, DevicesAndHelpExplainThemselves) {
   const Output devices = ok({"devices", "--json"});
-  EXPECT_EQ(lines(devices.out).size(), 3u);
+  EXPECT_GE(lines(devices.out).size(), 4u);  // a "vulkan" entry says why where there is no such device
   EXPECT_EQ(field(devices.out, "id"), "cpu");
   EXPECT_EQ(field(devices.out, "available"), "true");
   const Output none = run({"devices"}, {{"SPORKLE_CPU_TARGET", "x86-64-v9"}});

@@ -4,9 +4,11 @@
 #include <cstring>
 #include <mutex>
 
+#include "base/file.h"
 #include "hal/host/command_checks.h"
 #include "hal/host/float_environment.h"
 #include "hal/host/waiting_submissions.h"
+#include "hal/vulkan/exact_operations.h"
 #include "hal/vulkan/queue.h"
 
 namespace sporkle::hal {
@@ -20,6 +22,10 @@ class VulkanDevice final : public Device, private CommandChecks {
     std::shared_ptr<VulkanDevice> device(new VulkanDevice(std::move(context), options));
     SPORKLE_ASSIGN_OR_RETURN(device->queue_, VulkanQueue::create(device->context_, device->own_memory_,
                                                                  device->host_memory_, options.slice_seconds));
+    const std::filesystem::path folder = options.cache.empty() ? sporkle::cache_directory() : options.cache;
+    const codegen::VulkanTarget& offered = device->context_->description().target;
+    SPORKLE_ASSIGN_OR_RETURN(const codegen::VulkanTarget target, find_exact_operations(*device, offered, folder));
+    device->info_.target = target.text();
     return std::shared_ptr<Device>(std::move(device));
   }
   ~VulkanDevice() override {

@@ -1,0 +1,58 @@
+#include "hal/vulkan/exact_operations.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/sha256.h"
+#include "codegen/compile.h"
+#include "hal/probe.h"
+
+namespace sporkle::hal {
+namespace {
+
+struct Operation {
+  std::string_view name;
+  ir::DType type;
+  bool codegen::VulkanTarget::*flag;
+};
+constexpr Operation kOperations[] = {
+    {"fma", ir::DType::f32, &codegen::VulkanTarget::fma32},
+    {"fma", ir::DType::f64, &codegen::VulkanTarget::fma64},
+    {"division", ir::DType::f32, &codegen::VulkanTarget::div32},
+    {"division", ir::DType::f64, &codegen::VulkanTarget::div64},
+    {"square root", ir::DType::f32, &codegen::VulkanTarget::sqrt32},
+    {"square root", ir::DType::f64, &codegen::VulkanTarget::sqrt64},
+};
+
+std::string with_hash(const std::string& text) { return text + "\n" + to_hex(sha256(text)) + "\n"; }
+
+}  // namespace
+
+Result<codegen::VulkanTarget> find_exact_operations(Device& device, const codegen::VulkanTarget& offered,
+                                                    const std::filesystem::path& folder) {
+  const DeviceInfo& info = device.info();
+  const Digest key =
+      sha256(info.name + "\n" + info.driver + "\n" + offered.text() + "\n" + std::string(codegen::version()));
+  const std::filesystem::path path = folder / ("vulkan-exact-" + to_hex(key));
+  if (const auto text = read_file(path); text.ok()) {
+    const std::string target = text->substr(0, text->find('\n'));
+    const auto known = codegen::VulkanTarget::parse(target);
+    if (known.ok() && *text == with_hash(target)) return *known;
+  }
+
+  codegen::VulkanTarget found = offered;
+  for (const Operation& operation : kOperations) {
+    if (operation.type == ir::DType::f64 && !offered.f64) continue;
+    codegen::VulkanTarget trial = offered;
+    trial.*operation.flag = true;
+    const auto exact = is_exact(device, operation.name, operation.type, trial.text());
+    if (exact.status().code() == Code::unavailable) return exact.status();  // the device is lost
+    found.*operation.flag = exact.ok() && *exact;
+  }
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  const Status written = write_file_atomically(path, with_hash(found.text()));
+  if (!written.ok()) log(LogLevel::info, "vulkan", "what was found out is not kept: " + written.message());
+  return found;
+}
+
+}  // namespace sporkle::hal
