@@ -22,7 +22,7 @@ import sys
 
 BEGIN = re.compile(r"^<!-- results: (\S+)((?: \S+=\S+)*) -->$")
 END = "<!-- end of results -->"
-IDENTITY = ("name", "shape", "dtype", "numerics", "device", "threads", "rival")
+IDENTITY = ("name", "function", "shape", "dtype", "numerics", "device", "threads", "rival")
 
 
 class Problem(Exception):
@@ -47,7 +47,7 @@ def read_rows(path: pathlib.Path) -> list[dict]:
             raise Problem(f"{path.name}:{line_number}: not a JSON object")
         if row.get("name") == "machine":
             continue
-        if "value" not in row or "unit" not in row:
+        if row.get("name") != "accuracy" and ("value" not in row or "unit" not in row):
             raise Problem(f"{path.name}:{line_number}: a result without value and unit")
         rows[tuple(row.get(field) for field in IDENTITY)] = row
     return list(rows.values())
@@ -75,6 +75,17 @@ COLUMNS = (
     ("ratio", ratio_text),
 )
 
+# Rows of `sporkle accuracy --json`; errors in units in the last place.
+ACCURACY_COLUMNS = (
+    ("function", lambda row: f"`{row['function']}`"),
+    ("inputs", lambda row: "all 2^32" if row["inputs"] == 2**32 else str(row["inputs"])),
+    ("for \\|x\\| up to", lambda row: "" if row["largest_input"] > 1e38 else number(row["largest_input"])),
+    ("Sporkle", lambda row: f"{row['max_ulp']:.3f}"),
+    ("at", lambda row: f"{row['at']:.6g}"),
+    ("stated limit", lambda row: f"{row['limit_ulp']:.3f}"),
+    ("C library", lambda row: f"{row['c_library_max_ulp']:.3f}" if "c_library_max_ulp" in row else ""),
+)
+
 
 def table(results: pathlib.Path, pattern: str, filters: list[str]) -> list[str]:
     files = sorted(results.glob(pattern))
@@ -86,11 +97,12 @@ def table(results: pathlib.Path, pattern: str, filters: list[str]) -> list[str]:
         rows = [row for row in rows if str(row.get(field)) == value]
     if not rows:
         raise Problem(f"bench/results/{files[-1].name} has no row with {' '.join(filters)}")
-    columns = [(title, [cell(row).replace("|", "\\|") for row in rows]) for title, cell in COLUMNS]
+    kind = ACCURACY_COLUMNS if rows[0].get("name") == "accuracy" else COLUMNS
+    columns = [(title, [cell(row).replace("|", "\\|") for row in rows]) for title, cell in kind]
     columns = [column for column in columns if any(column[1])]
     lines = ["| " + " | ".join(title for title, _ in columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(cells[i] for _, cells in columns) + " |" for i in range(len(rows))]
-    return ["", *lines, "", f"From [{files[-1].name}](RESULTS/{files[-1].name}).", ""]
+    return ["", *lines, "", f"From [{files[-1].name}](RESULTS/{files[-1].relative_to(results).as_posix()}).", ""]
 
 
 def rewritten(page: pathlib.Path, root: pathlib.Path) -> str:

@@ -59,7 +59,7 @@ constexpr double kAll = std::numeric_limits<double>::max();
 const Function kFunctions[] = {
     {Op::exp, [](long double x) { return std::exp(x); }, 1, kAll, kAll},
     {Op::log, [](long double x) { return std::log(x); }, 1, kAll, kAll},
-    {Op::tanh, [](long double x) { return std::tanh(x); }, 2.5, kAll, kAll},
+    {Op::tanh, [](long double x) { return std::tanh(x); }, 2.6, kAll, kAll},
     {Op::sin, [](long double x) { return std::sin(x); }, 2, 0x1p13, 0x1p20},
     {Op::cos, [](long double x) { return std::cos(x); }, 2, 0x1p13, 0x1p20},
     {Op::erf, [](long double x) { return std::erf(x); }, 1.1, kAll, kAll},

@@ -127,7 +127,7 @@ constexpr Accuracy kExact{};
 constexpr Accuracy kSqrt{.negative = false};
 constexpr Accuracy kExp{.ulp_limit = 1, .highest = 87};
 constexpr Accuracy kLog{.ulp_limit = 1, .lowest = 0x1p-100, .negative = false};
-constexpr Accuracy kTanh{.ulp_limit = 2.5};
+constexpr Accuracy kTanh{.ulp_limit = 2.6};
 constexpr Accuracy kSine{.ulp_limit = 2, .highest = 0x1p13, .huge = false};
 constexpr Accuracy kErf{.ulp_limit = 1.1};
 constexpr Accuracy kRsqrt{.ulp_limit = 0.501, .lowest = 0x1p-149, .negative = false};
