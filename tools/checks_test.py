@@ -2,6 +2,7 @@
 """Tests of the tools: each rule of check_layers.py and check_style.py passes on a good tree and fails on a tree that
 breaks it; terminal_svg.py draws what a terminal shows."""
 
+import os
 import pathlib
 import shutil
 import subprocess
@@ -199,6 +200,66 @@ class ResultsTablesTest(CheckTest):
             status, output = self.run_tool(page, "--check")
             self.assertEqual(status, 1, page)
             self.assertIn(message, output)
+
+
+class InstructionCountsTest(CheckTest):
+    """A fake program and a fake valgrind: what is compared and judged, without counting."""
+
+    def run_tool(self, counts: dict[str, int], *arguments: str) -> tuple[int, str]:
+        tools = self.root / "fake"
+        tools.mkdir(exist_ok=True)
+        (tools / "program").write_text("#!/bin/sh\n[ \"$1\" = --list ] && cat \"$0.regions\"\nexit 0\n")
+        (tools / "program.regions").write_text("".join(f"{name}\n" for name in counts))
+        cases = "".join(f'*" {name}"*) n={number} ;; ' for name, number in counts.items())
+        (tools / "valgrind").write_text(
+            '#!/bin/sh\nfor a; do case "$a" in --callgrind-out-file=*) out=${a#*=} ;; esac; done\n'
+            f'case " $*" in {cases}esac\n[ "${{*##*--slowdown}}" ] || n=$((n * 23 / 20))\necho "summary: $n" >"$out"\n')
+        for name in ("program", "valgrind"):
+            (tools / name).chmod(0o755)
+        command = [sys.executable, TOOLS / "instruction_counts.py", tools / "program", "--root", self.root, *arguments]
+        path = {"PATH": f"{tools}:{os.environ['PATH']}"}
+        result = subprocess.run(command, capture_output=True, text=True, check=False, env=path)
+        return result.returncode, result.stdout
+
+    def git(self, *arguments: str) -> None:
+        identity = ["-c", "user.name=n", "-c", "user.email=e"]
+        subprocess.run(["git", "-C", self.root, *identity, *arguments], check=True, capture_output=True)
+
+    def test_changes_beyond_the_margin_fail_either_way(self):
+        (self.root / "bench").mkdir()
+        self.assertEqual(self.run_tool({"a": 1000, "b": 500}, "--update")[0], 0)
+        self.assertEqual(self.run_tool({"a": 1019, "b": 491})[0], 0)
+        for counts, message in (
+            ({"a": 1021, "b": 500}, "a: 1021 instructions, 2.1 % more than 1000"),
+            ({"a": 1000, "b": 400}, "b: 400 instructions, 20.0 % fewer than 500"),
+            ({"a": 1000}, "b: in bench/instruction_counts.json, but the program has it no more"),
+            ({"a": 1000, "b": 500, "c": 1}, "c: 1 instructions, and bench/instruction_counts.json does not have it"),
+        ):
+            status, output = self.run_tool(counts)
+            self.assertEqual(status, 1, output)
+            self.assertIn(message, output)
+        status, output = self.run_tool({"a": 1000, "b": 500}, "--check-planted")
+        self.assertEqual(status, 0, output)
+        self.assertIn("noticed: b: 575 instructions, 15.0 % more", output)
+
+    def test_a_new_baseline_needs_a_reason(self):
+        self.git("init", "-q")
+        (self.root / "bench").mkdir()
+        self.assertEqual(self.run_tool({"a": 1000}, "--update")[0], 0)
+        self.git("add", ".")
+        self.git("commit", "-qm", "Count")
+        status, output = self.run_tool({"a": 1000})
+        self.assertEqual(status, 1)
+        self.assertIn("does not say why", output)
+        self.git("commit", "-q", "--amend", "-m", "Count\n\nInstruction counts: the first")
+        self.assertEqual(self.run_tool({"a": 1000}), (0, "        1000   +0.00 %  a\n"))
+
+    def test_what_cannot_be_counted_is_said(self):
+        status, output = self.run_tool({"a": 1}, "--other-build", "Clang 14, Debug")
+        self.assertEqual((status, "Clang 14, Debug" in output), (77, True))
+        self.assertIn("cannot be read", self.run_tool({"a": 1})[1])
+        self.write("bench/instruction_counts.json", '{"margin_percent": 2, "counts": {"a": -1}}')
+        self.assertIn("positive whole numbers", self.run_tool({"a": 1})[1])
 
 
 if __name__ == "__main__":
