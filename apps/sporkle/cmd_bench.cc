@@ -88,7 +88,7 @@ class Output {
 
  private:
   static void print_heading() {
-    std::printf("%-7s %-19s %-5s %3s  %18s %6s %6s  %-9s %9s  %-22s %8s\n", "case", "shape", "dtype", "thr", "value",
+    std::printf("%-11s %-19s %-5s %3s  %18s %6s %6s  %-9s %9s  %-22s %8s\n", "case", "shape", "dtype", "thr", "value",
                 "noise", "peak", "rival", "value", "ratio (rounds' range)", "error");
   }
   static void print_row(const Record& r) {
@@ -102,7 +102,7 @@ class Output {
     char rival_value[32] = "";
     if (r.rival_value) std::snprintf(rival_value, sizeof rival_value, "%.4g", *r.rival_value);
     const std::optional<double> noise = r.noise ? std::optional(100 * *r.noise) : std::nullopt;
-    std::printf("%-7s %-19s %-5s %3lld  %18s %6s %6s  %-9s %9s  %-22s %8s\n", r.name.c_str(), r.shape.c_str(),
+    std::printf("%-11s %-19s %-5s %3lld  %18s %6s %6s  %-9s %9s  %-22s %8s\n", r.name.c_str(), r.shape.c_str(),
                 r.dtype.c_str(), static_cast<long long>(r.threads), value, percent(noise).c_str(),
                 percent(r.percent_of_peak).c_str(), r.rival.c_str(), rival_value,
                 (r.ratio || r.rival.empty() ? ratio_text(r) : "not measured").c_str(), error);

@@ -10,6 +10,10 @@ CaseKind gemm_case();
 CaseKind gemv_case();
 CaseKind conv_case();
 CaseKind attention_case();
+CaseKind elementwise_case();
+CaseKind reduce_case();
+CaseKind copy_case();
+CaseKind launch_case();
 CaseKind train_case();
 
 }  // namespace sporkle::bench

@@ -10,7 +10,8 @@
 namespace sporkle::bench {
 
 // Every element (f32 or f64) against float64: the largest |actual - expected| over the largest |expected|. `expected`
-// repeats where the array is longer. internal names the first element that is not a number or lies beyond `limit`.
+// repeats where the array is longer, its last repetition cut short. internal names the first element that is not a
+// number or lies beyond `limit`.
 Result<double> compare_values(const HostArray& actual, std::span<const double> expected, double limit);
 
 // Every element's bits; `expected` repeats likewise. internal names the first element that differs, both values, and

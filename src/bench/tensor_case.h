@@ -47,6 +47,8 @@ class TensorCase : public Case {
 // How many input sets of `bytes_per_set` it takes so that none of them is still in the processor's cache when its turn
 // comes again: together 1.25 x the last level, but no more than 640 MiB or 64 sets. With `in_cache`, for work whose
 // time is arithmetic: 2 to 16 sets, together at least 1 MiB.
+// What work of so many bytes that memory decides counts as cached: it is measured that way, with `in_cache`.
+inline constexpr double kInCacheBytes = 8 << 20;
 int set_count(double bytes_per_set, bool in_cache);
 // As the system reports it; 32 MiB where it does not.
 double last_level_cache_bytes();
