@@ -2,6 +2,7 @@
 // must find it.
 #pragma once
 
+#include <atomic>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -18,6 +19,9 @@ struct Fault {
   std::function<void(std::span<std::byte> data)> in_read;
   // Changes the code that is loaded; of the reference device it is the kernel's text. Empty: nothing.
   std::function<std::string(std::string code)> in_code;
+  // The seconds that the device's clock (busy_seconds) says a submission took, so that a test of timings does not
+  // depend on what else a machine does. Empty: it has no clock.
+  std::function<double()> submission_seconds;
 };
 
 // A view of a read's bytes as f32 numbers.
@@ -57,14 +61,20 @@ class FaultyDevice final : public Device {
   }
   Status submit(const CommandBuffer& commands, std::span<const SemaphorePoint> wait,
                 std::span<const SemaphorePoint> signal) override {
+    if (fault_.submission_seconds) clock_s_ += fault_.submission_seconds();
     return inner_->submit(commands, wait, signal);
   }
   Status wait_idle() override { return inner_->wait_idle(); }
+  Result<double> busy_seconds() const override {
+    if (fault_.submission_seconds) return clock_s_.load();
+    return Device::busy_seconds();
+  }
 
  private:
   std::shared_ptr<Device> inner_;
   Fault fault_;
   DeviceInfo info_;
+  std::atomic<double> clock_s_{0};
 };
 
 }  // namespace sporkle::hal::testing
