@@ -7,6 +7,7 @@
 #include "apps/sporkle/bench_join.h"
 #include "apps/sporkle/cli.h"
 #include "apps/sporkle/commands.h"
+#include "apps/sporkle/version.h"
 #include "base/child_process.h"
 #include "base/format_units.h"
 #include "base/progress.h"
@@ -79,7 +80,9 @@ class Output {
   Status save() {
     if (!command_.save || records_.empty()) return {};
     bench::MachineOptions options;
-    options.commit = command_.commit;
+    options.commit = command_.commit.empty() ? std::string(built_from()) : command_.commit;
+    SPORKLE_ASSIGN_OR_RETURN(const int threads, hal::thread_count(static_cast<int>(command_.threads)));
+    SPORKLE_ASSIGN_OR_RETURN(options.noise, bench::noise_of_device(command_.device, threads));
     SPORKLE_ASSIGN_OR_RETURN(const std::filesystem::path path,
                              bench::append_results(command_.results, bench::describe_machine(options), records_));
     std::fprintf(stderr, "%zu results are in %s\n", records_.size(), path.c_str());
@@ -177,7 +180,8 @@ void add_output_options(Command& command, BenchCommand* o) {
   command.flag("--json", &o->json, "Print one JSON object a line");
   command.flag("--save", &o->save, "Append the results, with this machine's description, to a file in --results");
   command.option("--results", &o->results, "Folder for --save").value_name("FOLDER");
-  command.option("--commit", &o->commit, "What --save notes as the program's version").value_name("TEXT");
+  command.option("--commit", &o->commit, "What --save notes instead of the commit that this program was built from")
+      .value_name("TEXT");
 }
 
 void add_measuring_options(Command& command, BenchCommand* o) {

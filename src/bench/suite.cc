@@ -1,9 +1,12 @@
 #include "bench/suite.h"
 
+#include <algorithm>
+#include <cmath>
 #include <memory>
 #include <optional>
 
 #include "bench/cases.h"
+#include "bench/machine.h"
 #include "bench/peak.h"
 #include "ir/node.h"
 
@@ -85,6 +88,27 @@ Status run_case(const CaseKind& kind, const SuiteOptions& options) {
     job.subject.reset();
   }
   return {};
+}
+
+Result<double> noise_of_device(const std::string& device, int threads) {
+  constexpr int kSamples = 21;
+  constexpr double kSample_s = 0.02;
+  SPORKLE_ASSIGN_OR_RETURN(const CaseKind* kind, find_case("gemm"));
+  Setting setting;
+  setting.shape = "256x256x256";
+  setting.device = device;
+  setting.threads = threads;
+  SPORKLE_ASSIGN_OR_RETURN(const std::unique_ptr<Case> subject, kind->make(setting));
+  SPORKLE_RETURN_IF_ERROR(subject->prepare());
+  SPORKLE_ASSIGN_OR_RETURN(const Sample pass, subject->run(subject->sets()));
+  const int passes = static_cast<int>(std::clamp(std::ceil(kSample_s / std::max(pass.wall_seconds, 1e-6)), 1.0, 1e4));
+  const auto timed_run = [&]() -> Result<double> {
+    SPORKLE_ASSIGN_OR_RETURN(const Sample sample, subject->run(passes * subject->sets()));
+    return sample.wall_seconds;
+  };
+  SPORKLE_ASSIGN_OR_RETURN(const double noise, measure_noise(timed_run, kSamples));
+  SPORKLE_RETURN_IF_ERROR(subject->check().status());
+  return noise;
 }
 
 }  // namespace sporkle::bench

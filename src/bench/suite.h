@@ -34,4 +34,7 @@ struct SuiteOptions {
 // that fails its checks ends the run with internal; its records are not handed out.
 Status run_case(const CaseKind& kind, const SuiteOptions& options);
 
+// How far the times of one product lie apart that is run over and over for about half a second (Machine::noise).
+Result<double> noise_of_device(const std::string& device, int threads);
+
 }  // namespace sporkle::bench
