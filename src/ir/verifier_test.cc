@@ -253,6 +253,12 @@ TEST_F(VerifierOfNodes, Limits) {
   set_body({store(deep)});
   expect("neg is nested deeper than 2048 nodes");
 
+  // Many and not deep.
+  std::vector<const Node*> many;
+  for (int i = 0; i < 131072; ++i) many.push_back(b().integer(i));
+  kernel_.body = kernel_.context->make(Op::block, DType::none, many);
+  expect("the kernel has more than 131072 nodes");
+
   // Thirty nodes that stand for 2^30 statements.
   const Node* wide = store(b().constant(DType::f32, 1));
   for (int i = 0; i < 30; ++i) wide = kernel_.context->make(Op::block, DType::none, {wide, wide});
