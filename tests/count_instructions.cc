@@ -151,7 +151,7 @@ std::vector<Region> regions() {
          const Tensor x = random(*context, {4, 64, 64}, 1);
          return computed(context, [=] { return tensor::causal_softmax(x, 0.125); });
        }},
-      {"gelu(x * w + b) + r, 64x256",
+      {"gelu(x * w + b) + x, 64x256",
        [] {
          const auto context = open("cpu");
          const Tensor x = random(*context, {64, 256}, 1), w = random(*context, {256}, 2),
