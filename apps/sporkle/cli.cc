@@ -127,6 +127,11 @@ Command Cli::command(const std::string& name, const std::string& summary) {
   return Command(this, state_->root.add_subcommand(name, summary)->group("Commands"));
 }
 
+bool Cli::has_command(const std::string& name) const {
+  const auto commands = state_->root.get_subcommands([&](const CLI::App* app) { return app->get_name() == name; });
+  return !commands.empty();
+}
+
 namespace {
 
 // The deepest command that the command line chose before it went wrong.

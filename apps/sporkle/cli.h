@@ -78,6 +78,8 @@ class Cli {
 
   Command command(const std::string& name, const std::string& summary);
 
+  bool has_command(const std::string& name) const;
+
   // Parses, runs the chosen command's action and returns the exit code. Help and the version go to standard output,
   // failures to standard error as "sporkle COMMAND: message".
   int run(int argc, const char* const* argv);

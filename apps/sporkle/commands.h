@@ -15,6 +15,8 @@ void register_eval(Cli& cli);
 void register_generate(Cli& cli);
 void register_identity(Cli& cli);
 void register_join(Cli& cli);
+void register_kernel(Cli& cli);
+void register_profile(Cli& cli);
 void register_run(Cli& cli);
 void register_tokenizer(Cli& cli);
 void register_train(Cli& cli);
@@ -33,6 +35,8 @@ inline void register_commands(Cli& cli) {
   register_bench(cli);
   register_validate(cli);
   register_accuracy(cli);
+  register_profile(cli);
+  register_kernel(cli);
   register_identity(cli);
 }
 

@@ -38,10 +38,18 @@ std::string format_bytes(double bytes) {
   return text("%.*f %s", scaled.decimals, scaled.value, kUnits[scaled.unit]);
 }
 
+namespace {
+constexpr const char* kPrefixes[] = {"", "k", "M", "G", "T", "P", "E"};
+}
+
 std::string format_count(double count) {
-  static constexpr const char* kUnits[] = {"", "k", "M", "G", "T", "P", "E"};
   const Scaled scaled = scale(count);
-  return text("%.*f%s", scaled.decimals, scaled.value, kUnits[scaled.unit]);
+  return text("%.*f%s", scaled.decimals, scaled.value, kPrefixes[scaled.unit]);
+}
+
+std::string format_rate(double count, const char* unit) {
+  const Scaled scaled = scale(count);
+  return text("%.*f %s%s", scaled.decimals, scaled.value, kPrefixes[scaled.unit], unit);
 }
 
 std::string format_duration(double seconds) {

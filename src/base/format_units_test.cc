@@ -23,6 +23,8 @@ TEST(FormatUnits, Counts) {
   EXPECT_EQ(format_count(12'345), "12.3k");
   EXPECT_EQ(format_count(2.46e6), "2.46M");
   EXPECT_EQ(format_count(999.7), "1.00k");
+  EXPECT_EQ(format_rate(34.5e9, "FLOP/s"), "34.5 GFLOP/s");
+  EXPECT_EQ(format_rate(7, "FLOP/s"), "7 FLOP/s");
 }
 
 TEST(FormatUnits, Durations) {

@@ -9,7 +9,10 @@
 #include <cstring>
 #include <system_error>
 
+#include "base/format_units.h"
 #include "base/log.h"
+#include "base/trace.h"
+#include "hal/launch_trace.h"
 #include "ir/text.h"
 
 namespace sporkle::cache {
@@ -87,14 +90,25 @@ Result<hal::ExecutableRef> KernelCache::resolve(Entry& entry, const Make& make) 
 }
 
 Result<hal::ExecutableRef> KernelCache::get(const ir::Kernel& kernel, const lower::Schedule& schedule) {
+  return get(kernel, schedule, {});
+}
+
+Result<hal::ExecutableRef> KernelCache::get(const ir::Kernel& kernel, const lower::Schedule& schedule,
+                                            std::string_view structure) {
   const Digest key = hash_parts({ir::print(kernel), schedule.text(), device_.info().target, version_});
-  return resolve(entry(by_content_, as_text(key)), [&] { return load_or_compile(key, kernel, schedule); });
+  return resolve(entry(by_content_, as_text(key)), [&]() -> Result<hal::ExecutableRef> {
+    SPORKLE_ASSIGN_OR_RETURN(hal::ExecutableRef executable, load_or_compile(key, kernel, schedule));
+    if (hal::launches_are_watched())
+      executable->describe(std::make_shared<hal::KernelDescription>(kernel, std::string(structure), schedule.text(),
+                                                                    to_hex(key).substr(0, 16)));
+    return executable;
+  });
 }
 
 Result<hal::ExecutableRef> KernelCache::get(std::string_view structural_key, const std::function<Source()>& make) {
   return resolve(entry(by_structure_, structural_key), [&] {
     const Source source = make();
-    return get(source.first, source.second);
+    return get(source.first, source.second, structural_key);
   });
 }
 
@@ -106,8 +120,17 @@ CacheCounters KernelCache::counters() const {
 Result<hal::ExecutableRef> KernelCache::load_or_compile(const Digest& key, const ir::Kernel& kernel,
                                                         const lower::Schedule& schedule) {
   const fs::path path = path_of(directory_, key);
-  Result<hal::ExecutableRef> loaded = load_from_disk(path, key);
+  const std::string label = kernel.name + " " + to_hex(key).substr(0, 8);
+  if (debug_level() >= 3) log(LogLevel::info, "schedule", label + ": " + schedule.text());
+  if (debug_level() >= 4) log(LogLevel::info, "ir", label + ", as traced:\n" + ir::print(kernel));
+
+  // At SPORKLE_DEBUG=4 everything is compiled, so that its stages can be seen.
+  const auto load_start = std::chrono::steady_clock::now();
+  Result<hal::ExecutableRef> loaded =
+      debug_level() >= 4 ? Result<hal::ExecutableRef>(not_found("not looked for")) : load_from_disk(path, key);
   if (loaded.ok()) {
+    const std::chrono::duration<double, std::milli> taken = std::chrono::steady_clock::now() - load_start;
+    if (debug_level() >= 2) log(LogLevel::info, "load", label + ": " + format_fixed(taken.count(), 3) + " ms");
     std::lock_guard lock(mutex_);
     ++counters_.disk_hits;
     return loaded;
@@ -119,6 +142,9 @@ Result<hal::ExecutableRef> KernelCache::load_or_compile(const Digest& key, const
     ++counters_.corrupt_files;
   }
 
+  trace::Span span("compile", kernel.name);
+  span.add("key", to_hex(key).substr(0, 16));
+  span.add("schedule", schedule.text());
   const auto start = std::chrono::steady_clock::now();
   SPORKLE_ASSIGN_OR_RETURN(const std::vector<std::byte> code,
                            codegen::compile(kernel, schedule, device_.info().target));
@@ -129,9 +155,9 @@ Result<hal::ExecutableRef> KernelCache::load_or_compile(const Digest& key, const
     counters_.compile_seconds += taken.count();
   }
   if (debug_level() >= 2) {
-    log(LogLevel::info, "cache",
-        "compiled " + kernel.name + " for " + device_.info().target + ": " + std::to_string(code.size()) +
-            " bytes in " + std::to_string(taken.count() * 1e3) + " ms");
+    log(LogLevel::info, "compile",
+        label + " for " + device_.info().target + ": " + format_fixed(taken.count() * 1e3, 3) + " ms, " +
+            std::to_string(code.size()) + " bytes");
   }
   SPORKLE_ASSIGN_OR_RETURN(hal::ExecutableRef executable, device_.load(code));
   write_to_disk(path, key, code);

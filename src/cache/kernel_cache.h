@@ -71,6 +71,7 @@ class KernelCache {
   // The entry's executable, made by `make` if there is none yet.
   template <typename Make>
   Result<hal::ExecutableRef> resolve(Entry& entry, const Make& make);
+  Result<hal::ExecutableRef> get(const ir::Kernel& kernel, const lower::Schedule& schedule, std::string_view structure);
   Result<hal::ExecutableRef> load_or_compile(const Digest& key, const ir::Kernel& kernel,
                                              const lower::Schedule& schedule);
   Result<hal::ExecutableRef> load_from_disk(const std::filesystem::path& path, const Digest& key);

@@ -14,6 +14,7 @@ namespace {
 // x86-64's micro-architecture levels (the psABI's names), lowest first.
 constexpr std::string_view kCpuLevels[] = {"x86-64", "x86-64-v3", "x86-64-v4"};
 constexpr std::string_view kCpuPrefix = "cpu:";
+constexpr std::string_view kTriple = "x86_64-unknown-linux-gnu";
 
 int level_index(std::string_view name) {
   for (int i = 0; i < 3; ++i)
@@ -55,13 +56,15 @@ Result<std::string> host_cpu_target(std::string_view level) {
 }
 
 Result<std::vector<std::byte>> compile(const ir::Kernel& kernel, const lower::Schedule& schedule,
-                                       std::string_view target) {
+                                       std::string_view target, const StageSink& seen) {
   if (target == "null") return bytes_of("null");
   if (target == "reference") return bytes_of(ir::print(kernel));
   const auto context = "kernel \"" + kernel.name + "\"";
+  lower::PassSink show_pass;
+  if (seen) show_pass = [&](std::string_view pass, const ir::Kernel& after) { seen(pass, ir::print(after)); };
   if (target.starts_with(kVulkanPrefix)) {
     SPORKLE_ASSIGN_OR_RETURN(const VulkanTarget vulkan, VulkanTarget::parse(target));
-    const auto mapped = lower::lower_for_gpu(kernel, schedule);
+    const auto mapped = lower::lower_for_gpu(kernel, schedule, show_pass);
     if (!mapped.ok()) return mapped.status().with_context(context);
     const auto code = spirv::emit(*mapped, vulkan);
     if (!code.ok()) return code.status().with_context(context);
@@ -69,13 +72,23 @@ Result<std::vector<std::byte>> compile(const ir::Kernel& kernel, const lower::Sc
   }
   if (!target.starts_with(kCpuPrefix) || level_index(target.substr(kCpuPrefix.size())) < 0)
     return unsupported("no code generator for target \"" + std::string(target) + "\"");
-  const auto lowered = lower::lower(kernel, schedule);
+  const auto lowered = lower::lower(kernel, schedule, show_pass);
   if (!lowered.ok()) return lowered.status().with_context(context);
   const auto text = llvm::emit(*lowered);
   if (!text.ok()) return text.status().with_context(context);
-  if (debug_level() >= 5) log(LogLevel::info, "codegen", context + " for " + std::string(target) + ":\n" + *text);
+  if (seen) seen("llvm", *text);
+  if (debug_level() >= 5) log(LogLevel::info, "source", kernel.name + " as LLVM IR:\n" + *text);
   SPORKLE_ASSIGN_OR_RETURN(llvm::Library * library, llvm::Library::get());
-  auto code = library->compile(*text, "x86_64-unknown-linux-gnu", target.substr(kCpuPrefix.size()), "");
+  const std::string_view cpu = target.substr(kCpuPrefix.size());
+  if (seen || debug_level() >= 6) {
+    const auto assembly = library->compile(*text, kTriple, cpu, "", llvm::Library::Output::assembly);
+    if (!assembly.ok()) return assembly.status().with_context(context);
+    const std::string_view shown(reinterpret_cast<const char*>(assembly->data()), assembly->size());
+    if (seen) seen("assembly", shown);
+    if (debug_level() >= 6)
+      log(LogLevel::info, "assembly", kernel.name + " for " + std::string(target) + ":\n" + std::string(shown));
+  }
+  auto code = library->compile(*text, kTriple, cpu, "");
   if (!code.ok()) return code.status().with_context(context);
   return code;
 }

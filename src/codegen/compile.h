@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,10 +18,12 @@ namespace sporkle::codegen {
 //   "vulkan:FEATURES" (see codegen/vulkan_target.h)   SPIR-V and how to launch it (see codegen/gpu_abi.h)
 //   "reference"                                       the kernel's text form, which the interpreter executes
 //   "null"                                            nothing but a marker
-// Thread-safe (LLVM calls are serialised). unsupported names what is missing, for example that no libLLVM was found,
-// the names tried and the package to install.
+// `seen` is called with every stage that the kernel goes through, as text: each lowering pass ("expand_math" ...),
+// "llvm" (the LLVM IR) and "assembly"; of a Vulkan target the passes alone. Thread-safe (LLVM calls are serialised).
+// unsupported names what is missing, for example that no libLLVM was found, the names tried and the package to install.
+using StageSink = std::function<void(std::string_view stage, std::string_view text)>;
 Result<std::vector<std::byte>> compile(const ir::Kernel& kernel, const lower::Schedule& schedule,
-                                       std::string_view target);
+                                       std::string_view target, const StageSink& seen = {});
 
 // Changes whenever generated code could change; part of every cache key.
 std::string_view version();

@@ -139,11 +139,13 @@ Expr KernelBuilder::fma_chain(std::string_view name, Expr extent, Expr init,
   return Expr(builder_.reduce(ir::Combine::fma, 1, init.node(), range, a.node(), b.node()));
 }
 
-ir::Kernel trace(std::string_view name, const std::function<void(KernelBuilder&)>& define, ir::Numerics numerics) {
+ir::Kernel trace(std::string_view name, const std::function<void(KernelBuilder&)>& define, ir::Numerics numerics,
+                 std::source_location source) {
   ir::Kernel kernel;
   kernel.context = std::make_shared<ir::Context>();
   kernel.name = name;
   kernel.numerics = numerics;
+  kernel.source = source;
   KernelBuilder tracer(kernel);
   KernelBuilder* const outer = std::exchange(current, &tracer);
   define(tracer);

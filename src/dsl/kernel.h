@@ -12,6 +12,7 @@
 #pragma once
 
 #include <functional>
+#include <source_location>
 #include <string_view>
 #include <utility>
 
@@ -117,7 +118,8 @@ class KernelBuilder {
   void append(const ir::Node* statement) { statements_.back().push_back(statement); }
 
  private:
-  friend ir::Kernel trace(std::string_view, const std::function<void(KernelBuilder&)>&, ir::Numerics);
+  friend ir::Kernel trace(std::string_view, const std::function<void(KernelBuilder&)>&, ir::Numerics,
+                          std::source_location);
   explicit KernelBuilder(ir::Kernel& kernel) : kernel_(&kernel), builder_(*kernel.context) {
     statements_.emplace_back();
   }
@@ -130,8 +132,9 @@ class KernelBuilder {
   std::vector<std::vector<const ir::Node*>> statements_;  // of the open loops, outermost first
 };
 
-// Runs `define` once and returns what it described.
+// Runs `define` once and returns what it described. `source` is where profiles say that the kernel comes from.
 ir::Kernel trace(std::string_view name, const std::function<void(KernelBuilder&)>& define,
-                 ir::Numerics numerics = ir::Numerics::strict);
+                 ir::Numerics numerics = ir::Numerics::strict,
+                 std::source_location source = std::source_location::current());
 
 }  // namespace sporkle::dsl

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <source_location>
 #include <span>
 #include <string>
 #include <string_view>
@@ -37,10 +38,18 @@ class Buffer {
 };
 using BufferRef = std::shared_ptr<Buffer>;
 
+class KernelDescription;  // hal/launch_trace.h
+
 // One kernel, ready to launch.
 class Executable {
  public:
   virtual ~Executable() = default;
+  // What profiles call it; null where nobody said. Set before the first launch.
+  const KernelDescription* description() const { return description_.get(); }
+  void describe(std::shared_ptr<const KernelDescription> description) { description_ = std::move(description); }
+
+ private:
+  std::shared_ptr<const KernelDescription> description_;
 };
 using ExecutableRef = std::shared_ptr<Executable>;
 
@@ -67,6 +76,7 @@ struct DispatchCommand {
   ExecutableRef executable;
   std::vector<Binding> bindings;  // one for each buffer of the kernel, in its order
   std::vector<uint64_t> scalars;  // the bits of each scalar argument, as in a constant node of its type
+  std::source_location source;    // the line that asked for it, for profiles
 };
 struct CopyCommand {
   Binding source, destination;
@@ -82,8 +92,9 @@ struct FillCommand {
 class CommandBuffer {
  public:
   using Command = std::variant<DispatchCommand, CopyCommand, FillCommand>;
-  void dispatch(ExecutableRef executable, std::vector<Binding> bindings, std::vector<uint64_t> scalars) {
-    commands_.push_back(DispatchCommand{std::move(executable), std::move(bindings), std::move(scalars)});
+  void dispatch(ExecutableRef executable, std::vector<Binding> bindings, std::vector<uint64_t> scalars,
+                std::source_location source = std::source_location::current()) {
+    commands_.push_back(DispatchCommand{std::move(executable), std::move(bindings), std::move(scalars), source});
   }
   void copy(Binding source, Binding destination, uint64_t size_bytes) {
     commands_.push_back(CopyCommand{std::move(source), std::move(destination), size_bytes});

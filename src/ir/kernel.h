@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <source_location>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,8 @@ struct Kernel {
   std::vector<BufferArgument> buffers;
   std::vector<ScalarArgument> scalars;
   const Node* body = nullptr;  // a block
+  // Where it was traced, if it was; for people. No part of what the kernel is: neither printed nor hashed.
+  std::source_location source{};
 };
 
 }  // namespace sporkle::ir

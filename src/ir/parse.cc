@@ -112,15 +112,15 @@ class Line {
 
 class Parser {
  public:
-  Parser() { kernel_.context = std::make_shared<Context>(); }
+  // `places`: filled with where nodes stand, or null.
+  explicit Parser(ParsedText* places = nullptr) : places_(places) { kernel_.context = std::make_shared<Context>(); }
 
   Result<Kernel> run(std::string_view text) {
-    int line_number = 0;
     while (!text.empty()) {
       const size_t end = std::min(text.find('\n'), text.size());
-      ++line_number;
+      ++line_number_;
       const Status status = line(text.substr(0, end));
-      if (!status.ok()) return status.with_context("line " + std::to_string(line_number));
+      if (!status.ok()) return status.with_context("line " + std::to_string(line_number_));
       text.remove_prefix(std::min(end + 1, text.size()));
     }
     if (!has_header_) return invalid_argument("expected a line like: kernel \"name\" strict; found an empty text");
@@ -135,9 +135,20 @@ class Parser {
   struct Body {
     Op op;
     std::vector<const Node*> sources;
+    int line;
   };
 
   Context& context() { return *kernel_.context; }
+
+  void place(const Node* node, int line) {
+    if (places_) places_->lines.emplace(node, line);
+  }
+  // `name` with its sigil and number is what `node` is called.
+  void place(const Node* node, std::string name, char sigil, size_t number) {
+    if (!places_) return;
+    place(node, line_number_);
+    places_->names.emplace(std::move(name) + sigil + std::to_string(number), node);
+  }
 
   Status line(std::string_view text) {
     const size_t spaces = std::min(text.find_first_not_of(' '), text.size());
@@ -183,6 +194,7 @@ class Parser {
     const auto access = find_name(word, Access::read_write, access_name);
     if (!access) return invalid_argument("expected read, write or read_write, found " + shown(word));
     buffers_.push_back(context().make(Op::buffer, type, {}, static_cast<int64_t>(kernel_.buffers.size()), 0, 0, name));
+    place(buffers_.back(), name, '@', kernel_.buffers.size());
     kernel_.buffers.push_back({std::move(name), type, *access});
     return {};
   }
@@ -191,6 +203,7 @@ class Parser {
     SPORKLE_ASSIGN_OR_RETURN(std::string name, declared_name(rest, '$', kernel_.scalars.size()));
     SPORKLE_ASSIGN_OR_RETURN(const DType type, dtype(rest));
     scalars_.push_back(context().make(Op::scalar, type, {}, static_cast<int64_t>(kernel_.scalars.size()), 0, 0, name));
+    place(scalars_.back(), name, '$', kernel_.scalars.size());
     kernel_.scalars.push_back({std::move(name), type});
     return {};
   }
@@ -200,6 +213,7 @@ class Parser {
     SPORKLE_RETURN_IF_ERROR(operands(rest, sources));
     if (op == Op::store) {
       statements().push_back(context().make(op, DType::none, sources));
+      place(statements().back(), line_number_);
       return {};
     }
     const bool is_list = op == Op::block || op == Op::together;
@@ -208,7 +222,7 @@ class Parser {
                                       : "a loop takes one operand, its range");
     if (bodies_.size() >= kMaxDepth)
       return invalid_argument("loops and blocks nest deeper than " + std::to_string(kMaxDepth));
-    bodies_.push_back({op, std::move(sources)});
+    bodies_.push_back({op, std::move(sources), line_number_});
     return {};
   }
 
@@ -263,6 +277,7 @@ class Parser {
     // A range or scratch is equal to no other; its number in the text is only a name for it.
     const int64_t number = is_value ? 0 : context().next_number();
     defined.push_back(context().make(*op, type, sources, number, attribute, lanes, name));
+    place(defined.back(), name, sigil, defined.size() - 1);
     return {};
   }
 
@@ -362,12 +377,15 @@ class Parser {
   void close_bodies(size_t depth) {
     while (bodies_.size() > depth) {
       const Node* node = context().make(bodies_.back().op, DType::none, bodies_.back().sources);
+      place(node, bodies_.back().line);
       bodies_.pop_back();
       statements().push_back(node);
     }
   }
 
   Kernel kernel_;
+  ParsedText* places_;
+  int line_number_ = 0;
   bool has_header_ = false;
   std::vector<const Node*> buffers_, scalars_, values_, ranges_, scratches_;  // by their numbers
   std::vector<const Node*> top_;                                              // the kernel's own statements
@@ -376,11 +394,23 @@ class Parser {
 
 }  // namespace
 
-Result<Kernel> parse(std::string_view text) {
+namespace {
+
+Result<Kernel> parse_into(ParsedText* places, std::string_view text) {
   if (text.size() > kMaxTextBytes)
     return invalid_argument("a kernel's text has " + std::to_string(text.size()) + " bytes; at most " +
                             std::to_string(kMaxTextBytes >> 20) + " MiB are allowed");
-  return Parser().run(text);
+  return Parser(places).run(text);
+}
+
+}  // namespace
+
+Result<Kernel> parse(std::string_view text) { return parse_into(nullptr, text); }
+
+Result<ParsedText> parse_with_lines(std::string_view text) {
+  ParsedText parsed;
+  SPORKLE_ASSIGN_OR_RETURN(parsed.kernel, parse_into(&parsed, text));
+  return parsed;
 }
 
 }  // namespace sporkle::ir

@@ -19,8 +19,10 @@
 // are comments.
 #pragma once
 
+#include <map>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 
 #include "base/status.h"
 #include "ir/kernel.h"
@@ -33,5 +35,13 @@ std::string print(const Kernel& kernel);
 // Parses and verifies. Errors carry the line and what was expected. Bounded: input over 16 MiB or nested deeper than
 // 256 is refused.
 Result<Kernel> parse(std::string_view text);
+
+// A kernel with where its nodes stand in its text, for debuggers.
+struct ParsedText {
+  Kernel kernel;
+  std::unordered_map<const Node*, int> lines;  // from 1; of nodes that several lines define, the first
+  std::map<std::string, const Node*> names;    // "%4", "i#0", "x@1": of every definition and argument
+};
+Result<ParsedText> parse_with_lines(std::string_view text);
 
 }  // namespace sporkle::ir

@@ -9,8 +9,9 @@
 namespace sporkle::lower {
 namespace {
 
-Status check(const char* pass, const ir::Kernel& kernel) {
-  if (debug_level() >= 4) log(LogLevel::info, "lower", std::string("after ") + pass + ":\n" + ir::print(kernel));
+Status check(const char* pass, const ir::Kernel& kernel, const PassSink& seen) {
+  if (seen) seen(pass, kernel);
+  if (debug_level() >= 4) log(LogLevel::info, "ir", kernel.name + ", after " + pass + ":\n" + ir::print(kernel));
   // In every build: it costs microseconds beside the milliseconds of code generation, and a code generator may then
   // trust what it gets, wherever the kernel came from.
   return ir::verify(kernel).with_context(std::string("after ") + pass);
@@ -34,22 +35,22 @@ ir::Kernel clone(const ir::Kernel& kernel) {
 
 }  // namespace
 
-Result<Lowered> lower(const ir::Kernel& kernel, const Schedule& schedule) {
+Result<Lowered> lower(const ir::Kernel& kernel, const Schedule& schedule, const PassSink& seen) {
   const ir::Kernel expanded = ir::expand_math(clone(kernel));
-  SPORKLE_RETURN_IF_ERROR(check("expand_math", expanded));
+  SPORKLE_RETURN_IF_ERROR(check("expand_math", expanded, seen));
   SPORKLE_ASSIGN_OR_RETURN(Lowered lowered, apply_schedule(expanded, schedule));
-  SPORKLE_RETURN_IF_ERROR(check("apply_schedule", lowered.kernel));
+  SPORKLE_RETURN_IF_ERROR(check("apply_schedule", lowered.kernel, seen));
   lowered.kernel = expand_lanes(lowered.kernel);
-  SPORKLE_RETURN_IF_ERROR(check("expand_lanes", lowered.kernel));
+  SPORKLE_RETURN_IF_ERROR(check("expand_lanes", lowered.kernel, seen));
   return lowered;
 }
 
-Result<ir::Kernel> lower_for_gpu(const ir::Kernel& kernel, const Schedule& schedule) {
+Result<ir::Kernel> lower_for_gpu(const ir::Kernel& kernel, const Schedule& schedule, const PassSink& seen) {
   SPORKLE_RETURN_IF_ERROR(check_ranges(kernel, schedule));
   ir::Kernel lowered = ir::expand_math(clone(kernel));
-  SPORKLE_RETURN_IF_ERROR(check("expand_math", lowered));
+  SPORKLE_RETURN_IF_ERROR(check("expand_math", lowered, seen));
   lowered = map_to_invocations(lowered);
-  SPORKLE_RETURN_IF_ERROR(check("map_to_invocations", lowered));
+  SPORKLE_RETURN_IF_ERROR(check("map_to_invocations", lowered, seen));
   return lowered;
 }
 

@@ -5,6 +5,8 @@
 // prints it.
 #pragma once
 
+#include <functional>
+#include <string_view>
 #include <unordered_map>
 
 #include "base/status.h"
@@ -21,11 +23,13 @@ struct Lowered {
 
 // `kernel` is left as it is: the result has a Context of its own. invalid_argument when the schedule names a range that
 // the kernel lacks or asks for what the kernel's shape does not allow (nested vectors, a thread loop inside another).
-Result<Lowered> lower(const ir::Kernel& kernel, const Schedule& schedule);
+// `seen` is called with the name and the result of every pass.
+using PassSink = std::function<void(std::string_view pass, const ir::Kernel& kernel)>;
+Result<Lowered> lower(const ir::Kernel& kernel, const Schedule& schedule, const PassSink& seen = {});
 
 // For GPUs, where an invocation runs one iteration of the thread loop: expand_math, map_to_invocations.
 // `schedule` must name ranges that the kernel has; its items are for CPUs and change nothing here.
-Result<ir::Kernel> lower_for_gpu(const ir::Kernel& kernel, const Schedule& schedule);
+Result<ir::Kernel> lower_for_gpu(const ir::Kernel& kernel, const Schedule& schedule, const PassSink& seen = {});
 
 // ---- The passes, for their tests ----
 

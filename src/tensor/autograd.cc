@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "tensor/context.h"
+#include "tensor/graph.h"
 #include "tensor/kernel_call.h"
 #include "tensor/pointwise.h"
 
@@ -172,6 +173,7 @@ Result<std::vector<Tensor>> grad(const Tensor& loss, std::span<const Tensor> par
   for (size_t i = entries.size(); i-- > 0;) {
     Entry& entry = entries[i];
     const Node& node = *entry.node;
+    const SourceScope scope(node.source);  // a gradient comes from the line of what it is the gradient of
     const bool reached = entry.gradient.defined() || !entry.result_gradients.empty();
     if (!entry.needed || !reached || node.op == Op::detach) continue;
 

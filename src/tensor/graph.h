@@ -8,6 +8,19 @@
 
 namespace sporkle::tensor {
 
+// While it lives, nodes that this thread makes come from this line of user code, unless an operation around it has said
+// so before: what a layer is made of comes from the line that calls the layer.
+class SourceScope {
+ public:
+  explicit SourceScope(const std::source_location& source);
+  ~SourceScope();
+  SourceScope(const SourceScope&) = delete;
+  SourceScope& operator=(const SourceScope&) = delete;
+
+ private:
+  std::source_location outer_;
+};
+
 NodeRef make_node(Op op, Context& context, DType dtype, const Shape& shape, std::vector<NodeRef> inputs);
 
 // The same values as a pointwise operation, which can be given storage of its own.

@@ -9,7 +9,8 @@ namespace sporkle::tensor {
 uint64_t scalar_bits(int64_t value) { return static_cast<uint64_t>(value); }
 uint64_t scalar_bits(DType type, double value) { return static_cast<uint64_t>(ir::constant_bits(type, value)); }
 
-std::vector<Tensor> call_kernel(KernelCall call, std::span<const Tensor> inputs) {
+std::vector<Tensor> call_kernel(KernelCall call, std::span<const Tensor> inputs, std::source_location source) {
+  const SourceScope scope(source);
   const size_t result_count = call.results.size();
   const auto fail = [&](const Tensor& error) { return std::vector<Tensor>(result_count, error); };
   Tensor failed;

@@ -37,6 +37,7 @@ uint64_t scalar_bits(int64_t value);
 uint64_t scalar_bits(DType type, double value);
 
 // Inputs are passed row-major (copied where they are not).
-std::vector<Tensor> call_kernel(KernelCall call, std::span<const Tensor> inputs);
+std::vector<Tensor> call_kernel(KernelCall call, std::span<const Tensor> inputs,
+                                std::source_location source = std::source_location::current());
 
 }  // namespace sporkle::tensor

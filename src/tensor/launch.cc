@@ -1,7 +1,5 @@
 #include "tensor/launch.h"
 
-#include "base/log.h"
-#include "ir/text.h"
 #include "tensor/context.h"
 
 namespace sporkle::tensor {
@@ -27,13 +25,12 @@ Status Launcher::dispatch(const std::string& key, const std::string& schedule, c
       return {std::move(kernel), {}};
     }
     if (const auto& choose = context_.options().choose_schedule) parsed = choose(key, *parsed);
-    if (debug_level() >= 3) log(LogLevel::info, "tensor", key + "\n" + parsed->text() + "\n" + ir::print(kernel));
     return {std::move(kernel), std::move(*parsed)};
   };
   Result<hal::ExecutableRef> executable = context_.kernels().get(key, make);
   SPORKLE_RETURN_IF_ERROR(failure);
   if (!executable.ok()) return executable.status();
-  commands_.dispatch(std::move(*executable), std::move(bindings), std::move(scalars));
+  commands_.dispatch(std::move(*executable), std::move(bindings), std::move(scalars), source_);
   return {};
 }
 

@@ -19,15 +19,18 @@ class Launcher {
 
   Context& context() { return context_; }
   hal::CommandBuffer& commands() { return commands_; }
+  // The line of user code that the next launches come from.
+  void set_source(std::source_location source) { source_ = source; }
 
   // Launches the kernel named by `key`, which says all that `trace` depends on; it is traced and compiled only when it
-  // is new. Prints it at SPORKLE_DEBUG=3.
+  // is new.
   Status dispatch(const std::string& key, const std::string& schedule, const std::function<ir::Kernel()>& trace,
                   std::vector<hal::Binding> bindings, std::vector<uint64_t> scalars);
 
  private:
   Context& context_;
   hal::CommandBuffer commands_;
+  std::source_location source_;
 };
 
 // A schedule as in lower/schedule.h, in which "vec" without a width stands for a vector of `vector_width` ("vecx4":

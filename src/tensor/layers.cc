@@ -296,7 +296,9 @@ KernelCall embedding_gradient(DType type, const Shape& weight, int64_t count) {
 
 }  // namespace
 
-Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double epsilon) {
+Tensor layer_norm(const Operand& operand, const Tensor& weight, const Tensor& bias, double epsilon) {
+  const SourceScope scope(operand.source());
+  const Tensor& x = operand;
   Tensor failed;
   const Tensor operands[] = {x, weight, bias};
   if (!check_operands("layer_norm", operands, &failed).ok()) return failed;
@@ -319,7 +321,9 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
   return call_kernel(std::move(call), operands)[0];
 }
 
-Tensor causal_softmax(const Tensor& x, double scale) {
+Tensor causal_softmax(const Operand& operand, double scale) {
+  const SourceScope scope(operand.source());
+  const Tensor& x = operand;
   Tensor failed;
   const Tensor operands[] = {x};
   if (!check_operands("causal_softmax", operands, &failed).ok()) return failed;
@@ -336,7 +340,9 @@ Tensor causal_softmax(const Tensor& x, double scale) {
   return call_kernel(std::move(call), operands)[0];
 }
 
-Heads split_heads(const Tensor& qkv, int64_t heads) {
+Heads split_heads(const Operand& operand, int64_t heads) {
+  const SourceScope scope(operand.source());
+  const Tensor& qkv = operand;
   Tensor failed;
   const Tensor operands[] = {qkv};
   if (!check_operands("split_heads", operands, &failed).ok()) return {failed, failed, failed};
@@ -356,7 +362,9 @@ Heads split_heads(const Tensor& qkv, int64_t heads) {
   return {parts[0], parts[1], parts[2]};
 }
 
-Tensor cross_entropy(const Tensor& logits, const Tensor& targets) {
+Tensor cross_entropy(const Operand& operand, const Tensor& targets) {
+  const SourceScope scope(operand.source());
+  const Tensor& logits = operand;
   Tensor failed;
   const Tensor operands[] = {logits, targets};
   if (!check_operands("cross_entropy", operands, &failed).ok()) return failed;
@@ -375,7 +383,9 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets) {
   return mean(call_kernel(std::move(call), operands)[0]);
 }
 
-Tensor embedding(const Tensor& weight, const Tensor& tokens) {
+Tensor embedding(const Operand& operand, const Tensor& tokens) {
+  const SourceScope scope(operand.source());
+  const Tensor& weight = operand;
   Tensor failed;
   const Tensor operands[] = {weight, tokens};
   if (!check_operands("embedding", operands, &failed).ok()) return failed;

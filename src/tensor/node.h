@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <memory>
+#include <source_location>
 #include <string>
 #include <vector>
 
@@ -110,6 +111,7 @@ struct Node {
   std::shared_ptr<const KernelCall> call;    // of a call
   std::vector<std::weak_ptr<Node>> outputs;  // of a call
   std::unique_ptr<Status> error;
+  std::source_location source;  // the line of user code that asked for it; for profiles alone
 
   // The result, row-major, where it exists.
   std::shared_ptr<Storage> storage;

@@ -157,7 +157,7 @@ Shape reduced_shape(Draw& draw) {
   return draw.shape(1, 4);
 }
 
-OpCall draw_reduction(Draw& draw, Tensor (*reduce)(const Tensor&, const Dims&, bool), uint8_t specials) {
+OpCall draw_reduction(Draw& draw, Tensor (*reduce)(const Operand&, const Dims&, bool), uint8_t specials) {
   Shape shape = reduced_shape(draw);
   if (reduce != &sum)  // needs elements
     for (int i = 0; i < shape.rank(); ++i) shape[i] = std::max<int64_t>(shape[i], 1);

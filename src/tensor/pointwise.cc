@@ -166,7 +166,10 @@ constexpr PointwiseRow kTable[] = {
     {Op::normal, "normal", 0, Domain::real, false, 110, compute_normal, nullptr, kExact},
 };
 
-Tensor apply(Op op, std::initializer_list<Tensor> x) { return pointwise(op, {x.begin(), x.size()}); }
+Tensor apply(const std::source_location& source, Op op, std::initializer_list<Tensor> x) {
+  const SourceScope scope(source);
+  return pointwise(op, {x.begin(), x.size()});
+}
 
 Tensor number_like(const Tensor& x, double value) {
   return x.ok() ? full(x.context(), x.shape(), value, x.dtype()) : x;
@@ -217,42 +220,47 @@ const PointwiseRow& pointwise_row(Op op) {
   return row;
 }
 
-Tensor operator+(const Tensor& a, const Tensor& b) { return apply(Op::add, {a, b}); }
-Tensor operator-(const Tensor& a, const Tensor& b) { return apply(Op::sub, {a, b}); }
-Tensor operator*(const Tensor& a, const Tensor& b) { return apply(Op::mul, {a, b}); }
-Tensor operator/(const Tensor& a, const Tensor& b) { return apply(Op::div, {a, b}); }
-Tensor operator+(const Tensor& a, double b) { return a + number_like(a, b); }
-Tensor operator-(const Tensor& a, double b) { return a - number_like(a, b); }
-Tensor operator*(const Tensor& a, double b) { return a * number_like(a, b); }
-Tensor operator/(const Tensor& a, double b) { return a / number_like(a, b); }
-Tensor operator+(double a, const Tensor& b) { return number_like(b, a) + b; }
-Tensor operator-(double a, const Tensor& b) { return number_like(b, a) - b; }
-Tensor operator*(double a, const Tensor& b) { return number_like(b, a) * b; }
-Tensor operator/(double a, const Tensor& b) { return number_like(b, a) / b; }
-Tensor operator-(const Tensor& a) { return apply(Op::neg, {a}); }
-Tensor minimum(const Tensor& a, const Tensor& b) { return apply(Op::min, {a, b}); }
-Tensor maximum(const Tensor& a, const Tensor& b) { return apply(Op::max, {a, b}); }
-Tensor maximum(const Tensor& a, double b) { return maximum(a, number_like(a, b)); }
-Tensor fma(const Tensor& a, const Tensor& b, const Tensor& c) { return apply(Op::fma, {a, b, c}); }
-Tensor less(const Tensor& a, const Tensor& b) { return apply(Op::less, {a, b}); }
-Tensor less_equal(const Tensor& a, const Tensor& b) { return apply(Op::less_equal, {a, b}); }
-Tensor equal(const Tensor& a, const Tensor& b) { return apply(Op::equal, {a, b}); }
-Tensor not_equal(const Tensor& a, const Tensor& b) { return apply(Op::not_equal, {a, b}); }
-Tensor logical_and(const Tensor& a, const Tensor& b) { return apply(Op::logical_and, {a, b}); }
-Tensor logical_or(const Tensor& a, const Tensor& b) { return apply(Op::logical_or, {a, b}); }
-Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) { return apply(Op::where, {condition, a, b}); }
-Tensor sqrt(const Tensor& x) { return apply(Op::sqrt, {x}); }
-Tensor abs(const Tensor& x) { return apply(Op::abs, {x}); }
-Tensor floor(const Tensor& x) { return apply(Op::floor, {x}); }
-Tensor exp(const Tensor& x) { return apply(Op::exp, {x}); }
-Tensor log(const Tensor& x) { return apply(Op::log, {x}); }
-Tensor tanh(const Tensor& x) { return apply(Op::tanh, {x}); }
-Tensor sin(const Tensor& x) { return apply(Op::sin, {x}); }
-Tensor cos(const Tensor& x) { return apply(Op::cos, {x}); }
-Tensor erf(const Tensor& x) { return apply(Op::erf, {x}); }
-Tensor rsqrt(const Tensor& x) { return apply(Op::rsqrt, {x}); }
-Tensor gelu_erf(const Tensor& x) { return x * 0.5 * (erf(x * (std::numbers::sqrt2 / 2)) + 1.0); }
-Tensor gelu(const Tensor& x) { return apply(Op::gelu, {x}); }
-Tensor relu(const Tensor& x) { return maximum(x, 0.0); }
+Tensor operator+(const Operand& a, const Tensor& b) { return apply(a.source(), Op::add, {a, b}); }
+Tensor operator-(const Operand& a, const Tensor& b) { return apply(a.source(), Op::sub, {a, b}); }
+Tensor operator*(const Operand& a, const Tensor& b) { return apply(a.source(), Op::mul, {a, b}); }
+Tensor operator/(const Operand& a, const Tensor& b) { return apply(a.source(), Op::div, {a, b}); }
+Tensor operator+(const Operand& a, double b) { return a + number_like(a, b); }
+Tensor operator-(const Operand& a, double b) { return a - number_like(a, b); }
+Tensor operator*(const Operand& a, double b) { return a * number_like(a, b); }
+Tensor operator/(const Operand& a, double b) { return a / number_like(a, b); }
+Tensor operator+(double a, const Operand& b) { return Operand(number_like(b, a), b.source()) + b; }
+Tensor operator-(double a, const Operand& b) { return Operand(number_like(b, a), b.source()) - b; }
+Tensor operator*(double a, const Operand& b) { return Operand(number_like(b, a), b.source()) * b; }
+Tensor operator/(double a, const Operand& b) { return Operand(number_like(b, a), b.source()) / b; }
+Tensor operator-(const Operand& a) { return apply(a.source(), Op::neg, {a}); }
+Tensor minimum(const Operand& a, const Tensor& b) { return apply(a.source(), Op::min, {a, b}); }
+Tensor maximum(const Operand& a, const Tensor& b) { return apply(a.source(), Op::max, {a, b}); }
+Tensor maximum(const Operand& a, double b) { return maximum(a, number_like(a, b)); }
+Tensor fma(const Operand& a, const Tensor& b, const Tensor& c) { return apply(a.source(), Op::fma, {a, b, c}); }
+Tensor less(const Operand& a, const Tensor& b) { return apply(a.source(), Op::less, {a, b}); }
+Tensor less_equal(const Operand& a, const Tensor& b) { return apply(a.source(), Op::less_equal, {a, b}); }
+Tensor equal(const Operand& a, const Tensor& b) { return apply(a.source(), Op::equal, {a, b}); }
+Tensor not_equal(const Operand& a, const Tensor& b) { return apply(a.source(), Op::not_equal, {a, b}); }
+Tensor logical_and(const Operand& a, const Tensor& b) { return apply(a.source(), Op::logical_and, {a, b}); }
+Tensor logical_or(const Operand& a, const Tensor& b) { return apply(a.source(), Op::logical_or, {a, b}); }
+Tensor where(const Operand& condition, const Tensor& a, const Tensor& b) {
+  return apply(condition.source(), Op::where, {condition, a, b});
+}
+Tensor sqrt(const Operand& x) { return apply(x.source(), Op::sqrt, {x}); }
+Tensor abs(const Operand& x) { return apply(x.source(), Op::abs, {x}); }
+Tensor floor(const Operand& x) { return apply(x.source(), Op::floor, {x}); }
+Tensor exp(const Operand& x) { return apply(x.source(), Op::exp, {x}); }
+Tensor log(const Operand& x) { return apply(x.source(), Op::log, {x}); }
+Tensor tanh(const Operand& x) { return apply(x.source(), Op::tanh, {x}); }
+Tensor sin(const Operand& x) { return apply(x.source(), Op::sin, {x}); }
+Tensor cos(const Operand& x) { return apply(x.source(), Op::cos, {x}); }
+Tensor erf(const Operand& x) { return apply(x.source(), Op::erf, {x}); }
+Tensor rsqrt(const Operand& x) { return apply(x.source(), Op::rsqrt, {x}); }
+Tensor gelu_erf(const Operand& x) {
+  const SourceScope scope(x.source());
+  return x * 0.5 * (erf(x * (std::numbers::sqrt2 / 2)) + 1.0);
+}
+Tensor gelu(const Operand& x) { return apply(x.source(), Op::gelu, {x}); }
+Tensor relu(const Operand& x) { return maximum(x, 0.0); }
 
 }  // namespace sporkle::tensor

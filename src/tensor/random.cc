@@ -58,7 +58,9 @@ Tensor normal(Context& context, const Shape& shape, RandomKey key, DType type) {
   return random(Op::normal, context, shape, key, type);
 }
 
-Tensor dropout(const Tensor& x, double probability, RandomKey key) {
+Tensor dropout(const Operand& operand, double probability, RandomKey key) {
+  const SourceScope scope(operand.source());
+  const Tensor& x = operand;
   if (!x.ok() || probability == 0.0) return x;
   if (!(probability > 0.0 && probability < 1.0))
     return error_tensor(&x.context(),

@@ -25,7 +25,7 @@ Tensor uniform(Context& context, const Shape& shape, RandomKey key, DType type =
 // Mean 0, deviation 1, by the Box-Muller transform; |x| < 5.8.
 Tensor normal(Context& context, const Shape& shape, RandomKey key, DType type = DType::f32);
 // Zero with this probability, else x / (1 - probability). A probability of 0 gives x. It must be in [0, 1).
-Tensor dropout(const Tensor& x, double probability, RandomKey key);
+Tensor dropout(const Operand& x, double probability, RandomKey key);
 
 // Philox2x32-10 itself: on the host, and in a kernel (all expressions u32).
 struct Philox {

@@ -1,7 +1,9 @@
 // Running a plan: storage by lifetime, launches recorded in order, one submission.
 #include <chrono>
 
+#include "base/format_units.h"
 #include "base/log.h"
+#include "base/trace.h"
 #include "tensor/context.h"
 #include "tensor/fuse.h"
 #include "tensor/kernel_call.h"
@@ -29,6 +31,7 @@ Status allocate_results(Context& context, const Step& step, std::vector<std::sha
 }
 
 Status launch(Launcher& launcher, const Step& step, std::span<const std::shared_ptr<Storage>> unwanted) {
+  launcher.set_source(step.node->source);
   switch (step.kind) {
     case Step::Kind::pointwise:
       return launch_pointwise(launcher, step);
@@ -45,6 +48,7 @@ Status launch(Launcher& launcher, const Step& step, std::span<const std::shared_
 // Computes `roots` (no movements, no errors, without storage). When something fails none of them gets storage.
 Status compute(Context& context, std::span<Node* const> roots) {
   const auto start = std::chrono::steady_clock::now();
+  const int64_t start_ns = trace::on() ? trace::now_ns() : 0;
   SPORKLE_ASSIGN_OR_RETURN(const std::vector<Step> steps, plan(context, roots));
 
   // How many steps still read what a step makes. Roots are read once more, by the caller.
@@ -75,8 +79,12 @@ Status compute(Context& context, std::span<Node* const> roots) {
     for (Node* result : step.results)
       if (result && *reader_count(result) == 0) result->storage.reset();
   }
-  context.mutable_counters().host_seconds +=
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+  context.mutable_counters().host_seconds += taken.count();
+  if (debug_level() >= 2)
+    log(LogLevel::info, "plan",
+        format_fixed(taken.count() * 1e3, 3) + " ms for " + std::to_string(steps.size()) + " steps");
+  if (trace::on()) trace::event("plan", "plan", start_ns, trace::now_ns(), JsonObject().add("steps", steps.size()));
   if (status.ok()) status = context.submit(std::move(launcher.commands()));
   if (status.ok()) return {};
   for (const Step& step : steps)

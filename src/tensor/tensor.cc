@@ -39,6 +39,15 @@ Tensor no_axis(const Tensor& x, std::string_view what, int axis) {
 
 }  // namespace
 
+namespace {
+thread_local std::source_location current_source;
+}
+
+SourceScope::SourceScope(const std::source_location& source) : outer_(current_source) {
+  if (outer_.line() == 0) current_source = source;
+}
+SourceScope::~SourceScope() { current_source = outer_; }
+
 NodeRef make_node(Op op, Context& context, DType dtype, const Shape& shape, std::vector<NodeRef> inputs) {
   NodeRef node = std::make_shared<Node>();
   node->op = op;
@@ -46,6 +55,7 @@ NodeRef make_node(Op op, Context& context, DType dtype, const Shape& shape, std:
   node->shape = shape;
   node->context = &context;
   node->inputs = std::move(inputs);
+  node->source = current_source;
   return node;
 }
 
@@ -212,7 +222,8 @@ Tensor Tensor::detach() const {
   return Tensor(movement(Op::detach, is_movement(node_->op) ? copy_of(*this) : *this, shape()));
 }
 
-Tensor Tensor::contiguous() const {
+Tensor Tensor::contiguous(std::source_location source) const {
+  const SourceScope scope(source);
   if (!ok()) return defined() ? *this : error_tensor(nullptr, status());
   View view;
   const Node* base = resolve(node_.get(), &view);
@@ -224,7 +235,8 @@ Tensor Tensor::contiguous() const {
   return *this;
 }
 
-Tensor Tensor::cast(DType type) const {
+Tensor Tensor::cast(DType type, std::source_location source) const {
+  const SourceScope scope(source);
   if (!ok()) return defined() ? *this : error_tensor(nullptr, status());
   if (type == dtype()) return *this;
   if (type != DType::f32 && type != DType::f64 && type != DType::i32 && type != DType::boolean)
@@ -234,7 +246,10 @@ Tensor Tensor::cast(DType type) const {
   return Tensor(make_node(Op::cast, context(), type, shape(), {node_}));
 }
 
-Tensor copy_of(const Tensor& x) { return Tensor(make_node(Op::copy, x.context(), x.dtype(), x.shape(), {x.node()})); }
+Tensor copy_of(const Tensor& x) {
+  const SourceScope scope(x.node()->source);
+  return Tensor(make_node(Op::copy, x.context(), x.dtype(), x.shape(), {x.node()}));
+}
 
 // ---- Sources ----
 
@@ -334,13 +349,17 @@ Tensor reduce(std::string_view name, ir::Combine combine, const Tensor& x, const
 
 }  // namespace
 
-Tensor sum(const Tensor& x, const Dims& axes, bool keep_axes) {
+Tensor sum(const Operand& x, const Dims& axes, bool keep_axes) {
+  const SourceScope scope(x.source());
   return reduce("sum", ir::Combine::add, x, axes, keep_axes);
 }
-Tensor max(const Tensor& x, const Dims& axes, bool keep_axes) {
+Tensor max(const Operand& x, const Dims& axes, bool keep_axes) {
+  const SourceScope scope(x.source());
   return reduce("max", ir::Combine::max, x, axes, keep_axes);
 }
-Tensor mean(const Tensor& x, const Dims& axes, bool keep_axes) {
+Tensor mean(const Operand& operand, const Dims& axes, bool keep_axes) {
+  const SourceScope scope(operand.source());
+  const Tensor& x = operand;
   const Tensor total = sum(x, axes, keep_axes);
   if (!total.ok()) return total;
   if (!ir::is_float(x.dtype()))
@@ -368,7 +387,9 @@ Tensor with_rows_in_memory(const Tensor& a, int64_t columns) {
 
 }  // namespace
 
-Tensor matmul(const Tensor& a, const Tensor& b) {
+Tensor matmul(const Operand& left_operand, const Tensor& b) {
+  const SourceScope scope(left_operand.source());
+  const Tensor& a = left_operand;
   Tensor failed;
   if (!check_operands("matmul", std::array{a, b}, &failed).ok()) return failed;
   const auto mismatch = [&](std::string_view why) {
@@ -414,7 +435,9 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
 
 // ---- Joining ----
 
-Tensor concatenate(const Tensor& a, const Tensor& b, int axis) {
+Tensor concatenate(const Operand& first, const Tensor& b, int axis) {
+  const SourceScope scope(first.source());
+  const Tensor& a = first;
   Tensor failed;
   if (!check_operands("concatenate", std::array{a, b}, &failed).ok()) return failed;
   if (!has_axis(a, &axis)) return no_axis(a, "concatenate", axis);

@@ -15,6 +15,7 @@
 #pragma once
 
 #include <optional>
+#include <source_location>
 #include <span>
 #include <vector>
 
@@ -56,8 +57,8 @@ class Tensor {
   // The same values, through which no gradient flows; once realised, it forgets what it was made from.
   Tensor detach() const;
   // The same values in row-major order of their own: itself where they already are.
-  Tensor contiguous() const;
-  Tensor cast(DType type) const;
+  Tensor contiguous(std::source_location source = std::source_location::current()) const;
+  Tensor cast(DType type, std::source_location source = std::source_location::current()) const;
 
   // ---- Reading: realises what is needed, waits, copies to the host in row-major order ----
   // T: float, double, int32_t, or uint8_t for booleans. invalid_argument when the element type differs.
@@ -68,6 +69,21 @@ class Tensor {
 
  private:
   NodeRef node_;
+};
+
+// A tensor as the first operand of an operation, with the line of code that the operation stands on: what profiles show
+// (`sporkle profile`). Pass a Tensor; it becomes one by itself.
+class Operand {
+ public:
+  Operand(const Tensor& tensor, std::source_location source = std::source_location::current())
+      : tensor_(&tensor), source_(source) {}
+  operator const Tensor&() const { return *tensor_; }
+  const Tensor& tensor() const { return *tensor_; }
+  const std::source_location& source() const { return source_; }
+
+ private:
+  const Tensor* tensor_;  // lives as long as the call
+  std::source_location source_;
 };
 
 // An error tensor. `context` may be null.
@@ -88,57 +104,57 @@ Tensor full_like(const Tensor& x, double value);
 
 // ---- Pointwise ----
 // Operands broadcast as in NumPy and must have one element type; a number takes the tensor's.
-Tensor operator+(const Tensor& a, const Tensor& b);
-Tensor operator-(const Tensor& a, const Tensor& b);
-Tensor operator*(const Tensor& a, const Tensor& b);
-Tensor operator/(const Tensor& a, const Tensor& b);
-Tensor operator+(const Tensor& a, double b);
-Tensor operator-(const Tensor& a, double b);
-Tensor operator*(const Tensor& a, double b);
-Tensor operator/(const Tensor& a, double b);
-Tensor operator+(double a, const Tensor& b);
-Tensor operator-(double a, const Tensor& b);
-Tensor operator*(double a, const Tensor& b);
-Tensor operator/(double a, const Tensor& b);
-Tensor operator-(const Tensor& a);
-Tensor minimum(const Tensor& a, const Tensor& b);
-Tensor maximum(const Tensor& a, const Tensor& b);
-Tensor maximum(const Tensor& a, double b);
-Tensor fma(const Tensor& a, const Tensor& b, const Tensor& c);  // a * b + c, rounded once
+Tensor operator+(const Operand& a, const Tensor& b);
+Tensor operator-(const Operand& a, const Tensor& b);
+Tensor operator*(const Operand& a, const Tensor& b);
+Tensor operator/(const Operand& a, const Tensor& b);
+Tensor operator+(const Operand& a, double b);
+Tensor operator-(const Operand& a, double b);
+Tensor operator*(const Operand& a, double b);
+Tensor operator/(const Operand& a, double b);
+Tensor operator+(double a, const Operand& b);
+Tensor operator-(double a, const Operand& b);
+Tensor operator*(double a, const Operand& b);
+Tensor operator/(double a, const Operand& b);
+Tensor operator-(const Operand& a);
+Tensor minimum(const Operand& a, const Tensor& b);
+Tensor maximum(const Operand& a, const Tensor& b);
+Tensor maximum(const Operand& a, double b);
+Tensor fma(const Operand& a, const Tensor& b, const Tensor& c);  // a * b + c, rounded once
 // Comparisons give booleans.
-Tensor less(const Tensor& a, const Tensor& b);
-Tensor less_equal(const Tensor& a, const Tensor& b);
-Tensor equal(const Tensor& a, const Tensor& b);
-Tensor not_equal(const Tensor& a, const Tensor& b);
-Tensor logical_and(const Tensor& a, const Tensor& b);
-Tensor logical_or(const Tensor& a, const Tensor& b);
-Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
-Tensor sqrt(const Tensor& x);
-Tensor abs(const Tensor& x);
-Tensor floor(const Tensor& x);
-Tensor exp(const Tensor& x);
-Tensor log(const Tensor& x);
-Tensor tanh(const Tensor& x);
-Tensor sin(const Tensor& x);
-Tensor cos(const Tensor& x);
-Tensor erf(const Tensor& x);
-Tensor rsqrt(const Tensor& x);     // 1 / sqrt(x)
-Tensor gelu(const Tensor& x);      // the tanh approximation, GPT-2's "gelu_new"
-Tensor gelu_erf(const Tensor& x);  // x times the normal distribution's cumulative function
-Tensor relu(const Tensor& x);
+Tensor less(const Operand& a, const Tensor& b);
+Tensor less_equal(const Operand& a, const Tensor& b);
+Tensor equal(const Operand& a, const Tensor& b);
+Tensor not_equal(const Operand& a, const Tensor& b);
+Tensor logical_and(const Operand& a, const Tensor& b);
+Tensor logical_or(const Operand& a, const Tensor& b);
+Tensor where(const Operand& condition, const Tensor& a, const Tensor& b);
+Tensor sqrt(const Operand& x);
+Tensor abs(const Operand& x);
+Tensor floor(const Operand& x);
+Tensor exp(const Operand& x);
+Tensor log(const Operand& x);
+Tensor tanh(const Operand& x);
+Tensor sin(const Operand& x);
+Tensor cos(const Operand& x);
+Tensor erf(const Operand& x);
+Tensor rsqrt(const Operand& x);     // 1 / sqrt(x)
+Tensor gelu(const Operand& x);      // the tanh approximation, GPT-2's "gelu_new"
+Tensor gelu_erf(const Operand& x);  // x times the normal distribution's cumulative function
+Tensor relu(const Operand& x);
 
 // ---- Reductions: over the given axes (none: all), in an order that depends on the shape alone ----
-Tensor sum(const Tensor& x, const Dims& axes = {}, bool keep_axes = false);
-Tensor max(const Tensor& x, const Dims& axes = {}, bool keep_axes = false);
-Tensor mean(const Tensor& x, const Dims& axes = {}, bool keep_axes = false);
+Tensor sum(const Operand& x, const Dims& axes = {}, bool keep_axes = false);
+Tensor max(const Operand& x, const Dims& axes = {}, bool keep_axes = false);
+Tensor mean(const Operand& x, const Dims& axes = {}, bool keep_axes = false);
 
 // ---- Products ----
 // [..., m, k] x [..., k, n] -> [..., m, n]; the axes in front broadcast. Every element is one chain of fused
 // multiply-adds over k. Transposed and otherwise strided operands are read in place.
-Tensor matmul(const Tensor& a, const Tensor& b);
+Tensor matmul(const Operand& a, const Tensor& b);
 
 // ---- Joining ----
-Tensor concatenate(const Tensor& a, const Tensor& b, int axis);
+Tensor concatenate(const Operand& a, const Tensor& b, int axis);
 
 // Runs what these tensors need, in one submission, and keeps their values. Intermediate values are not kept: realise
 // together what shares work. Returns before the device is done; a failure on the device shows in the next read.

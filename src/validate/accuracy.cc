@@ -19,9 +19,9 @@ constexpr float kHuge = std::numeric_limits<float>::max();
 
 double reciprocal(double x) { return 1 / x; }
 double reciprocal_root(double x) { return 1 / std::sqrt(x); }
-tensor::Tensor divide_one(const tensor::Tensor& x) { return 1.0 / x; }
+tensor::Tensor divide_one(const tensor::Operand& x) { return 1.0 / x; }
 
-MathFunction row(std::string_view name, tensor::Op op, tensor::Tensor (*ours)(const tensor::Tensor&),
+MathFunction row(std::string_view name, tensor::Op op, tensor::Tensor (*ours)(const tensor::Operand&),
                  double (*exact)(double), float (*c_library)(float)) {
   const tensor::Accuracy& stated = tensor::pointwise_row(op).accuracy;
   // 0 stands for correctly rounded: half a unit, and what the f64 function's own error adds.

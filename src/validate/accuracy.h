@@ -18,7 +18,7 @@ namespace sporkle::validate {
 // A function of one f32 argument.
 struct MathFunction {
   std::string_view name;
-  tensor::Tensor (*ours)(const tensor::Tensor& x);
+  tensor::Tensor (*ours)(const tensor::Operand& x);
   double (*exact)(double x);
   float (*c_library)(float x);  // null: it has none
   // Inputs up to this magnitude keep to the limit; beyond, ours only stays within the function's range.

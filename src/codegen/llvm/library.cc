@@ -11,6 +11,7 @@ namespace {
 // The part of LLVM's C interface that is used, declared here because no LLVM header is needed to build. These
 // signatures have been stable since LLVM 3; opaque pointers stand for LLVM's own types.
 using Handle = void*;
+constexpr int kAssemblyFile = 0;    // LLVMAssemblyFile
 constexpr int kObjectFile = 1;      // LLVMObjectFile
 constexpr int kCodeGenDefault = 2;  // LLVMCodeGenLevelDefault
 constexpr int kRelocPic = 2;        // LLVMRelocPIC
@@ -117,7 +118,8 @@ Result<Library*> Library::open() {
 }
 
 Result<std::vector<std::byte>> Library::compile(std::string_view ir_text, std::string_view triple, std::string_view cpu,
-                                                std::string_view features) {
+                                                std::string_view features, Output output) {
+  const int file_type = output == Output::assembly ? kAssemblyFile : kObjectFile;
   Functions& f = *functions_;
   const std::lock_guard lock(f.mutex);
   char* message = nullptr;
@@ -141,7 +143,7 @@ Result<std::vector<std::byte>> Library::compile(std::string_view ir_text, std::s
   } else {
     machine = f.create_target_machine(target, std::string(triple).c_str(), std::string(cpu).c_str(),
                                       std::string(features).c_str(), kCodeGenDefault, kRelocPic, kCodeModelSmall);
-    if (f.emit_to_memory_buffer(machine, module, kObjectFile, &message, &object) != 0)
+    if (f.emit_to_memory_buffer(machine, module, file_type, &message, &object) != 0)
       status = failure("LLVM could not generate code");
   }
   std::vector<std::byte> code;

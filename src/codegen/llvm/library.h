@@ -18,9 +18,11 @@ class Library {
   // "19.1.7"
   const std::string& version() const { return version_; }
 
-  // LLVM IR text to a relocatable object. Calls are serialised. internal carries LLVM's own message.
+  // LLVM IR text to a relocatable object, or to the text of the assembly that makes it. Calls are serialised. internal
+  // carries LLVM's own message.
+  enum class Output { object, assembly };
   Result<std::vector<std::byte>> compile(std::string_view ir_text, std::string_view triple, std::string_view cpu,
-                                         std::string_view features);
+                                         std::string_view features, Output output = Output::object);
 
  private:
   struct Functions;

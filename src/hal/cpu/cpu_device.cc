@@ -4,6 +4,7 @@
 #include <cstring>
 #include <unordered_map>
 
+#include "base/trace.h"
 #include "codegen/compile.h"
 #include "codegen/cpu_abi.h"
 #include "hal/cpu/elf_loader.h"
@@ -32,6 +33,16 @@ Result<Signature> read_signature(std::span<const std::byte> bytes) {
     if (size < 1) return corrupt_data("object file: its signature has an element size of " + std::to_string(size));
   }
   return signature;
+}
+
+// Adds a chunk that has just been done to what a thread did.
+void add_share(LaunchShare& share, std::chrono::steady_clock::time_point start, int64_t iterations) {
+  if (share.thread == 0) {
+    share.thread = trace::this_thread();
+    share.start_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(start.time_since_epoch()).count();
+  }
+  share.end_ns = trace::now_ns();
+  share.iterations += iterations;
 }
 
 // How long one iteration of a kernel's thread loop took when it was last shared out, for each size of problem. It
@@ -76,7 +87,8 @@ class CpuExecutable final : public HostExecutable {
     return check_arguments("on device cpu", signature_.element_sizes, signature_.scalar_count, bindings, scalars);
   }
 
-  Status run(std::span<const HostSpan> buffers, std::span<const uint64_t> scalars) override {
+  Status run(std::span<const HostSpan> buffers, std::span<const uint64_t> scalars,
+             std::vector<LaunchShare>* shares) override {
     const int64_t extent = extent_(scalars.data());
     if (extent <= 0) return {};
     const int64_t scratch_bytes = scratch_bytes_(scalars.data());
@@ -92,10 +104,12 @@ class CpuExecutable final : public HostExecutable {
     }
     std::chrono::duration<double, std::nano> own_time{0};  // of the calling thread
     int64_t own_iterations = 0;
+    if (shares) shares->resize(static_cast<size_t>(threads_.threads()));
     threads_.parallel_for(extent, [&](int64_t begin, int64_t end, int worker) {
       const StrictFloatEnvironment environment;
       const auto start = std::chrono::steady_clock::now();
       kernel_(pointers_.data(), scalars.data(), scratch_.of(worker), begin, end);
+      if (shares) add_share((*shares)[static_cast<size_t>(worker)], start, end - begin);
       if (worker != 0) return;
       own_time += std::chrono::steady_clock::now() - start;
       own_iterations += end - begin;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/trace.h"
 #include "hal/host/float_environment.h"
 
 namespace sporkle::hal {
@@ -145,7 +146,13 @@ Status HostDevice::execute(const DispatchCommand& command) {
   for (const Binding& binding : command.bindings) {
     spans_.push_back({address(binding), host(binding.buffer).size_bytes() - binding.offset_bytes});
   }
-  return static_cast<HostExecutable&>(*command.executable).run(spans_, command.scalars);
+  auto& executable = static_cast<HostExecutable&>(*command.executable);
+  if (!launches_are_watched()) return executable.run(spans_, command.scalars, nullptr);
+  shares_.clear();
+  const int64_t start_ns = trace::now_ns();
+  SPORKLE_RETURN_IF_ERROR(executable.run(spans_, command.scalars, &shares_));
+  report_launch(info_, command, start_ns, trace::now_ns(), shares_);
+  return {};
 }
 
 Status HostDevice::execute(const CopyCommand& command) {

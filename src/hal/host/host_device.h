@@ -16,6 +16,7 @@
 #include "hal/host/command_checks.h"
 #include "hal/host/memory_pool.h"
 #include "hal/host/waiting_submissions.h"
+#include "hal/launch_trace.h"
 
 namespace sporkle::hal {
 
@@ -56,8 +57,10 @@ class HostExecutable : public Executable {
 
   // Whether a dispatch with these arguments fits the kernel: invalid_argument otherwise.
   virtual Status check(std::span<const Binding> bindings, std::span<const uint64_t> scalars) const = 0;
-  // Runs the kernel. Calls come one at a time for each device.
-  virtual Status run(std::span<const HostSpan> buffers, std::span<const uint64_t> scalars) = 0;
+  // Runs the kernel. Calls come one at a time for each device. `shares` is filled with what each thread did, where
+  // several did something; null: nobody asks.
+  virtual Status run(std::span<const HostSpan> buffers, std::span<const uint64_t> scalars,
+                     std::vector<LaunchShare>* shares) = 0;
 
  private:
   const HostDevice* device_;
@@ -103,6 +106,7 @@ class HostDevice : public Device, private CommandChecks {
   std::mutex execution_;  // held while a submission's commands run
   std::atomic<std::chrono::steady_clock::duration> busy_{std::chrono::steady_clock::duration::zero()};
   std::vector<HostSpan> spans_;  // of the command that runs; guarded by execution_
+  std::vector<LaunchShare> shares_;
 
   std::mutex failure_mutex_;
   Status first_failure_;  // of a submission on a thread of its own, until wait_idle reports it

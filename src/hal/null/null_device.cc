@@ -7,7 +7,7 @@ class NullExecutable final : public HostExecutable {
  public:
   using HostExecutable::HostExecutable;
   Status check(std::span<const Binding>, std::span<const uint64_t>) const override { return {}; }
-  Status run(std::span<const HostSpan>, std::span<const uint64_t>) override { return {}; }
+  Status run(std::span<const HostSpan>, std::span<const uint64_t>, std::vector<LaunchShare>*) override { return {}; }
 };
 
 }  // namespace

@@ -17,7 +17,7 @@ class ReferenceExecutable final : public HostExecutable {
     return check_arguments(kernel_.name, element_sizes_, kernel_.scalars.size(), bindings, scalars);
   }
 
-  Status run(std::span<const HostSpan> buffers, std::span<const uint64_t> scalars) override {
+  Status run(std::span<const HostSpan> buffers, std::span<const uint64_t> scalars, std::vector<LaunchShare>*) override {
     std::vector<ir::InterpreterBuffer> memory;
     for (const HostSpan& buffer : buffers) memory.push_back({buffer.data, buffer.size_bytes});
     return ir::interpret(kernel_, memory, scalars).with_context("kernel " + kernel_.name);
