@@ -68,6 +68,7 @@ using SemaphoreRef = std::shared_ptr<Semaphore>;
 struct Binding {
   BufferRef buffer;
   uint64_t offset_bytes = 0;  // a multiple of the element size
+  uint64_t size_bytes = 0;    // what a kernel may touch; 0: up to the buffer's end
 };
 
 // Commands are executed in order, as if each waited for the one before it (a backend may overlap what does not
@@ -103,6 +104,8 @@ class CommandBuffer {
     commands_.push_back(FillCommand{std::move(destination), size_bytes, pattern});
   }
   std::span<const Command> commands() const { return commands_; }
+  // For whoever submits the same commands again with other buffers and scalars; not while a device may read them.
+  std::span<Command> mutable_commands() { return commands_; }
   void clear() { commands_.clear(); }
 
  private:

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "tensor/plan_cache.h"
+
 namespace sporkle::tensor {
 namespace {
 
@@ -21,7 +23,9 @@ int vector_width_of(const std::string& target) {
 
 }  // namespace
 
-Storage::~Storage() { context_->recycle(std::move(buffer_)); }
+Storage::~Storage() {
+  if (context_) context_->recycle(std::move(buffer_));
+}
 
 Result<std::unique_ptr<Context>> Context::open(std::string_view device_id, const hal::DeviceOptions& device_options,
                                                ContextOptions options) {
@@ -34,7 +38,12 @@ Result<std::unique_ptr<Context>> Context::open(std::string_view device_id, const
 }
 
 Context::Context(hal::Device& device, cache::KernelCache& kernels, ContextOptions options)
-    : device_(&device), kernels_(&kernels), options_(options), vector_width_(vector_width_of(device.info().target)) {}
+    : device_(&device),
+      kernels_(&kernels),
+      options_(std::move(options)),
+      vector_width_(vector_width_of(device.info().target)),
+      plans_(std::make_unique<PlanCache>()),
+      signature_(std::make_unique<GraphSignature>()) {}
 
 Context::~Context() {
   if (semaphore_) (void)semaphore_->wait(submitted_, -1);
@@ -69,7 +78,31 @@ void Context::recycle(hal::BufferRef buffer) {
   free_[size].push_back(std::move(buffer));
 }
 
+Result<hal::BufferRef> Context::arena(size_t size_bytes) {
+  const size_t now = arena_ ? arena_->size_bytes() : 0;
+  if (now < size_bytes) {
+    plans_->forget_buffers();
+    arena_.reset();
+    counters_.allocated_bytes -= now;
+    const size_t size = size_class(size_bytes);
+    Result<hal::BufferRef> fresh = device_->allocate(size);
+    if (!fresh.ok() && fresh.status().code() == Code::out_of_memory) {
+      trim();
+      fresh = device_->allocate(size);
+    }
+    if (!fresh.ok()) return fresh.status();
+    arena_ = std::move(*fresh);
+    counters_.allocated_bytes += size;
+  }
+  counters_.peak_bytes = std::max(counters_.peak_bytes, in_use_bytes_ + size_bytes);
+  return arena_;
+}
+
 void Context::trim() {
+  (void)wait();
+  plans_->forget_buffers();
+  if (arena_) counters_.allocated_bytes -= arena_->size_bytes();
+  arena_.reset();
   for (const auto& [size, buffers] : free_) counters_.allocated_bytes -= size * buffers.size();
   free_.clear();
 }
@@ -79,22 +112,19 @@ Status Context::fill_unused(uint32_t pattern) {
   hal::CommandBuffer commands;
   for (const auto& [size, buffers] : free_)
     for (const hal::BufferRef& buffer : buffers) commands.fill({buffer, 0}, size, pattern);
+  if (arena_) commands.fill({arena_, 0}, arena_->size_bytes() / 4 * 4, pattern);
   SPORKLE_RETURN_IF_ERROR(device_->submit(commands));
   return device_->wait_idle();
 }
 
-Status Context::submit(hal::CommandBuffer commands) {
+Status Context::submit(const hal::CommandBuffer& commands, uint64_t launches) {
   if (!semaphore_) {
     SPORKLE_ASSIGN_OR_RETURN(semaphore_, device_->create_semaphore(0));
   }
   ++counters_.submissions;
-  for (const auto& command : commands.commands())
-    counters_.launches += std::holds_alternative<hal::DispatchCommand>(command);
+  counters_.launches += launches;
   const hal::SemaphorePoint after{semaphore_, submitted_ + 1};
-  // The device may still read the commands submitted last, which this replaces.
-  SPORKLE_RETURN_IF_ERROR(semaphore_->wait(submitted_, -1));
-  in_flight_ = std::move(commands);
-  SPORKLE_RETURN_IF_ERROR(device_->submit(in_flight_, {}, {&after, 1}));
+  SPORKLE_RETURN_IF_ERROR(device_->submit(commands, {}, {&after, 1}));
   ++submitted_;
   return {};
 }

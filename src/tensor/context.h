@@ -17,9 +17,14 @@
 
 namespace sporkle::tensor {
 
+class PlanCache;
+struct GraphSignature;
+
 struct ContextOptions {
   // False: every operation runs in a kernel of its own. The bits are the same; for tests and for finding bugs.
   bool fuse = true;
+  // Graph passes to leave out, by name (passes/passes.h). The bits are the same; for tests and for finding bugs.
+  std::vector<std::string> skip_passes = {};
   // Which schedule a kernel runs under, from its key and the schedule it would have; asked once for each kernel. Any of
   // its lower::ScheduleSpace gives the same bits. Empty: the one it would have.
   std::function<lower::Schedule(std::string_view kernel_key, const lower::Schedule& usual)> choose_schedule;
@@ -28,6 +33,7 @@ struct ContextOptions {
 struct ContextCounters {
   uint64_t submissions = 0;
   uint64_t launches = 0;       // kernels run
+  uint64_t plans = 0;          // graphs that were planned; the other submissions ran an earlier plan again
   double host_seconds = 0;     // planning and recording, all submissions together
   size_t allocated_bytes = 0;  // from the device, now
   size_t peak_bytes = 0;       // the most of it that tensors held at once
@@ -61,7 +67,13 @@ class Context {
   // ---- For this layer ----
   // Uninitialised memory; at least one byte is there even for 0.
   Result<std::shared_ptr<Storage>> allocate(size_t size_bytes);
-  Status submit(hal::CommandBuffer commands);
+  // Memory of at least this size in which plans keep intermediate values. All plans share it: commands run in order.
+  Result<hal::BufferRef> arena(size_t size_bytes);
+  // Until the device reads no commands any more. Reports what failed among them.
+  // Commands must stay as they are until the device is done with them; `launches`: how many of them are dispatches.
+  Status submit(const hal::CommandBuffer& commands, uint64_t launches);
+  PlanCache& plans() { return *plans_; }
+  GraphSignature& signature() { return *signature_; }  // scratch of realize()
   // A number no planning pass of this Context had before.
   uint64_t next_epoch() { return ++epoch_; }
   ContextCounters& mutable_counters() { return counters_; }
@@ -86,7 +98,9 @@ class Context {
   std::map<size_t, std::vector<hal::BufferRef>> free_;  // by size
   hal::SemaphoreRef semaphore_;
   uint64_t submitted_ = 0;
-  hal::CommandBuffer in_flight_;  // what was submitted last
+  hal::BufferRef arena_;
+  std::unique_ptr<PlanCache> plans_;
+  std::unique_ptr<GraphSignature> signature_;
 };
 
 }  // namespace sporkle::tensor

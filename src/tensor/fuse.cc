@@ -5,6 +5,7 @@
 
 #include "tensor/context.h"
 #include "tensor/graph.h"
+#include "tensor/kernel_call.h"
 #include "tensor/pointwise.h"
 
 namespace sporkle::tensor {
@@ -21,14 +22,13 @@ bool is_source(Op op) { return op == Op::constant || op == Op::index || op == Op
 
 class Planner {
  public:
-  Planner(Context& context, std::span<Node* const> roots)
-      : context_(context), roots_(roots), epoch_(context.next_epoch()) {}
+  explicit Planner(const Graph& graph) : context_(graph.context()), graph_(graph), epoch_(context_.next_epoch()) {}
 
   Result<std::vector<Step>> run() {
-    for (Node* root : roots_) collect(root);
+    for (const NodeRef& node : graph_.nodes()) enter(node.get());
     measure();
-    for (Node* root : roots_)
-      if (Entry* entry = find(root)) entry->stored = entry->wanted = true;
+    for (const NodeRef& root : graph_.roots())
+      if (Entry* entry = find(root.get())) entry->stored = entry->wanted = true;
     assign_kernels();
     for (size_t i = 0; i < entries_.size(); ++i) {
       if (!entries_[i].stored || entries_[i].emitted || is_movement(entries_[i].node->op)) continue;
@@ -49,37 +49,19 @@ class Planner {
     bool stored = false;
     bool wanted = false;  // a root
     bool emitted = false;
-    std::vector<int> products;  // of a kernel's root: products read by it alone
+    std::vector<int> products;   // of a kernel's root: products read by it alone
+    std::vector<Node*> outputs;  // of a call: its results that are wanted
   };
 
   Entry* find(const Node* node) {
     return node->epoch == epoch_ ? &entries_[static_cast<size_t>(node->plan_index)] : nullptr;
   }
 
-  // Everything without storage that `root` needs, operands first.
-  void collect(Node* root) {
-    struct Frame {
-      Node* node;
-      size_t next;
-    };
-    std::vector<Frame> stack;
-    const auto enter = [&](Node* node) {
-      if (node->epoch == epoch_ || node->storage) return;
-      node->epoch = epoch_;
-      node->plan_index = kNone;
-      stack.push_back({node, 0});
-    };
-    enter(root);
-    while (!stack.empty()) {
-      Frame& frame = stack.back();
-      if (frame.next < frame.node->inputs.size()) {
-        enter(frame.node->inputs[frame.next++].get());
-        continue;
-      }
-      frame.node->plan_index = static_cast<int>(entries_.size());
-      entries_.push_back({frame.node});
-      stack.pop_back();
-    }
+  void enter(Node* node) {
+    node->epoch = epoch_;
+    node->plan_index = static_cast<int>(entries_.size());
+    entries_.push_back({node});
+    if (node->op == Op::output) find(node->inputs[0].get())->outputs.push_back(node);
   }
 
   // Learns what it takes to compute each value where it is read, and cuts chains of pointwise operations that would
@@ -150,10 +132,8 @@ class Planner {
           View view;
           step.reads.push_back(resolve(input.get(), &view));
         }
-        for (const std::weak_ptr<Node>& output : node->outputs) {
-          Node* result = output.lock().get();
-          step.results.push_back(result && find(result) ? result : nullptr);
-        }
+        step.results.resize(node->call->results.size());
+        for (Node* output : entries_[static_cast<size_t>(index)].outputs) step.results[output->number] = output;
         break;
       }
       case Op::matmul: {
@@ -227,9 +207,7 @@ class Planner {
     if (is_movement(operand->op)) {
       NodeRef copy = copy_of(Tensor(node->inputs[0])).node();
       operand = copy.get();
-      operand->epoch = epoch_;
-      operand->plan_index = static_cast<int>(entries_.size());
-      entries_.push_back({operand});
+      enter(operand);
       step->temporaries.push_back(std::move(copy));
     }
     find(operand)->stored = true;
@@ -318,7 +296,7 @@ class Planner {
   }
 
   Context& context_;
-  std::span<Node* const> roots_;
+  const Graph& graph_;
   const uint64_t epoch_;
   std::vector<Entry> entries_;
   std::vector<Step> steps_;
@@ -326,6 +304,6 @@ class Planner {
 
 }  // namespace
 
-Result<std::vector<Step>> plan(Context& context, std::span<Node* const> roots) { return Planner(context, roots).run(); }
+Result<std::vector<Step>> fuse(const Graph& graph) { return Planner(graph).run(); }
 
 }  // namespace sporkle::tensor

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "tensor/passes/graph.h"
 #include "tensor/program.h"
 
 namespace sporkle::tensor {
@@ -37,7 +38,7 @@ struct Step {
   std::vector<NodeRef> temporaries;  // nodes that only the plan knows
 };
 
-// The steps that give `roots` storage, in order. Roots are no movements and no errors.
-Result<std::vector<Step>> plan(Context& context, std::span<Node* const> roots);
+// The steps that give the graph's roots storage, in order; roots that have it need none.
+Result<std::vector<Step>> fuse(const Graph& graph);
 
 }  // namespace sporkle::tensor

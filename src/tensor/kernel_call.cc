@@ -55,9 +55,9 @@ Status launch_call(Launcher& launcher, const Step& step, std::span<const std::sh
     if (!result) unwanted = unwanted.subspan(1);
     bindings.push_back({storage.buffer(), 0});
   }
-  return launcher.dispatch(
-      "call " + call.key + " " + call.schedule, call.schedule, [&] { return dsl::trace(call.key, call.define); },
-      std::move(bindings), call.scalars);
+  return launcher.dispatch_call(
+      *step.node, "call " + call.key + " " + call.schedule, [&] { return dsl::trace(call.key, call.define); },
+      std::move(bindings));
 }
 
 }  // namespace sporkle::tensor

@@ -1,6 +1,7 @@
 #include "tensor/launch.h"
 
 #include "tensor/context.h"
+#include "tensor/kernel_call.h"
 
 namespace sporkle::tensor {
 
@@ -15,7 +16,7 @@ Result<lower::Schedule> parse_schedule(std::string_view text, int vector_width) 
 }
 
 Status Launcher::dispatch(const std::string& key, const std::string& schedule, const std::function<ir::Kernel()>& trace,
-                          std::vector<hal::Binding> bindings, std::vector<uint64_t> scalars) {
+                          std::vector<hal::Binding> bindings, Scalars scalars) {
   Status failure;
   const auto make = [&]() -> cache::KernelCache::Source {
     ir::Kernel kernel = trace();
@@ -30,8 +31,25 @@ Status Launcher::dispatch(const std::string& key, const std::string& schedule, c
   Result<hal::ExecutableRef> executable = context_.kernels().get(key, make);
   SPORKLE_RETURN_IF_ERROR(failure);
   if (!executable.ok()) return executable.status();
-  commands_.dispatch(std::move(*executable), std::move(bindings), std::move(scalars), source_);
+  const auto command = static_cast<uint32_t>(commands_.commands().size());
+  for (const Scalars::RunTime& use : scalars.run_time)
+    number_uses_.push_back({command, static_cast<uint32_t>(use.position), use.number, use.part});
+  commands_.dispatch(std::move(*executable), std::move(bindings), std::move(scalars.bits), source_);
   return {};
+}
+
+Status Launcher::dispatch_call(const Node& call, const std::string& key, const std::function<ir::Kernel()>& trace,
+                               std::vector<hal::Binding> bindings) {
+  const auto command = static_cast<uint32_t>(commands_.commands().size());
+  if (call.run_time >= 0) call_uses_.push_back({command, call.run_time});
+  Scalars scalars;
+  scalars.bits = call.call->scalars;
+  return dispatch(key, call.call->schedule, trace, std::move(bindings), std::move(scalars));
+}
+
+std::shared_ptr<Storage> Launcher::allocate(size_t size_bytes) {
+  buffers_.push_back(std::make_shared<PlannedBuffer>(size_bytes, static_cast<int>(buffers_.size())));
+  return std::make_shared<Storage>(nullptr, buffers_.back());
 }
 
 }  // namespace sporkle::tensor

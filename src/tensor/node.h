@@ -80,7 +80,8 @@ enum class Op : uint8_t {
 inline bool is_pointwise(Op op) { return op >= Op::copy && op <= Op::normal; }
 inline bool is_movement(Op op) { return op >= Op::reshape && op <= Op::detach; }
 
-// Device memory that goes back to its Context's pool.
+// Device memory that goes back to its Context's pool; without a Context, a stand-in for memory that a plan has yet to
+// place.
 class Storage {
  public:
   Storage(Context* context, hal::BufferRef buffer) : context_(context), buffer_(std::move(buffer)) {}
@@ -88,6 +89,10 @@ class Storage {
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
   const hal::BufferRef& buffer() const { return buffer_; }
+
+  // Scratch of the planner, valid while `epoch` is its own.
+  uint64_t epoch = 0;
+  int plan_index = -1;
 
  private:
   Context* context_;
@@ -119,6 +124,9 @@ struct Node {
   // Scratch of the planner and of autograd, valid while `epoch` is theirs.
   uint64_t epoch = 0;
   int plan_index = -1;
+  // Of a constant, a random number or a call, while a graph is planned: the place of its number (of its scalars) among
+  // those that a plan takes anew at every run (plan.h); -1: the plan is made for this value.
+  int run_time = -1;
 
   Node() = default;
   ~Node();

@@ -64,7 +64,7 @@ class ProgramBuilder {
     }
     switch (node->op) {
       case Op::constant:
-        return add_scalar(node->dtype, node->number);
+        return add_scalar(node->dtype, node->number, node->run_time);
       case Op::index: {
         const int position = axis_index(node->shape, static_cast<int>(node->number), chain);
         return position < 0 ? -1 : add(Op::cast, DType::i32, {position, -1, -1});
@@ -74,8 +74,8 @@ class ProgramBuilder {
         Leaf leaf{Leaf::Kind::index, DType::i64, nullptr, {0, contiguous_strides(node->shape)}};
         if (!compose(chain, &leaf.view)) return -1;
         const int position = add_leaf(leaf);
-        const int counter = add_scalar(DType::u32, node->number >> 32);
-        const int key = add_scalar(DType::u32, node->number & 0xFFFFFFFF);
+        const int counter = add_scalar(DType::u32, node->number >> 32, node->run_time, NumberPart::high);
+        const int key = add_scalar(DType::u32, node->number & 0xFFFFFFFF, node->run_time, NumberPart::low);
         return add(node->op, node->dtype, {position, counter, key});
       }
       case Op::pad:
@@ -122,9 +122,11 @@ class ProgramBuilder {
     return compose(chain, &leaf.view) ? add_leaf(leaf) : -1;
   }
 
-  int add_scalar(DType dtype, uint64_t bits) {
+  int add_scalar(DType dtype, uint64_t bits, int run_time = -1, NumberPart part = NumberPart::whole) {
     Leaf leaf{Leaf::Kind::scalar, dtype};
     leaf.bits = bits;
+    leaf.run_time = run_time;
+    leaf.part = part;
     return add_leaf(leaf);
   }
 
@@ -134,7 +136,8 @@ class ProgramBuilder {
       if (number < 0) continue;
       const Leaf& other = program_->leaves[static_cast<size_t>(number)];
       if (other.kind == leaf.kind && other.dtype == leaf.dtype && other.base == leaf.base && other.bits == leaf.bits &&
-          other.mask == leaf.mask && other.view.offset == leaf.view.offset && other.view.strides == leaf.view.strides)
+          other.run_time == leaf.run_time && other.part == leaf.part && other.mask == leaf.mask &&
+          other.view.offset == leaf.view.offset && other.view.strides == leaf.view.strides)
         return static_cast<int>(i);
     }
     program_->leaves.push_back(leaf);
@@ -216,6 +219,8 @@ void append_strides(const Strides& strides, std::vector<uint64_t>* scalars) {
   for (const int64_t stride : strides)
     if (is_run_time(stride)) scalars->push_back(static_cast<uint64_t>(stride));
 }
+
+void append_strides(const Strides& strides, Scalars* scalars) { append_strides(strides, &scalars->bits); }
 
 dsl::Expr affine(const Strides& strides, std::span<const dsl::Expr> scalars, std::span<const dsl::Expr> indices) {
   dsl::Expr sum(0);
@@ -320,9 +325,9 @@ void ProgramCode::append_bindings(const Program& program, std::vector<hal::Bindi
   }
 }
 
-void ProgramCode::append_scalars(const Program& program, std::vector<uint64_t>* scalars) {
+void ProgramCode::append_scalars(const Program& program, Scalars* scalars) {
   for (const Leaf& leaf : program.leaves) {
-    if (leaf.kind == Leaf::Kind::scalar) scalars->push_back(leaf.bits);
+    if (leaf.kind == Leaf::Kind::scalar) scalars->push_back(leaf.bits, leaf.run_time, leaf.part);
     if (leaf.kind == Leaf::Kind::index || (leaf.kind == Leaf::Kind::load && leaf.mask >= 0))
       scalars->push_back(static_cast<uint64_t>(leaf.view.offset));
     if (leaf.kind == Leaf::Kind::load || leaf.kind == Leaf::Kind::index) append_strides(leaf.view.strides, scalars);

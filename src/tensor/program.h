@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "dsl/kernel.h"
-#include "tensor/node.h"
+#include "tensor/scalars.h"
 
 namespace sporkle::tensor {
 
@@ -29,6 +29,9 @@ struct Leaf {
   View view;          // of load and index, over the loops
   uint64_t bits = 0;  // of scalar
   int mask = -1;      // of load: the value that says whether to read; elsewhere the leaf is 0
+  // Of scalar: which number of the graph it is, if a plan takes that anew at every run (Node::run_time).
+  int run_time = -1;
+  NumberPart part = NumberPart::whole;
 };
 
 struct Instruction {
@@ -62,6 +65,7 @@ std::string stride_classes(const Strides& strides);
 // Declares a scalar for every stride that is not 0 or 1; append_strides gives their values.
 std::vector<dsl::Expr> declare_strides(dsl::KernelBuilder& k, const Strides& strides, std::string_view name);
 void append_strides(const Strides& strides, std::vector<uint64_t>* scalars);
+void append_strides(const Strides& strides, Scalars* scalars);
 
 // A program as kernel code: the arguments declared once, the expression evaluated wherever loop indices are given.
 class ProgramCode {
@@ -77,7 +81,7 @@ class ProgramCode {
 
   // The arguments for one launch, in the order of the declarations.
   static void append_bindings(const Program& program, std::vector<hal::Binding>* bindings);
-  static void append_scalars(const Program& program, std::vector<uint64_t>* scalars);
+  static void append_scalars(const Program& program, Scalars* scalars);
 
  private:
   struct LeafArguments {

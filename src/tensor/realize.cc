@@ -1,96 +1,61 @@
-// Running a plan: storage by lifetime, launches recorded in order, one submission.
+// Running a graph: an earlier plan for one of its structure, or a new one; one submission.
 #include <chrono>
 
 #include "base/format_units.h"
 #include "base/log.h"
 #include "base/trace.h"
 #include "tensor/context.h"
-#include "tensor/fuse.h"
-#include "tensor/kernel_call.h"
-#include "tensor/launch.h"
+#include "tensor/passes/passes.h"
+#include "tensor/plan_cache.h"
+#include "tensor/tensor.h"
 
 namespace sporkle::tensor {
 namespace {
 
-size_t size_bytes(const TensorSpec& spec) {
-  return static_cast<size_t>(element_count(spec.shape)) * static_cast<size_t>(ir::dtype_size(spec.dtype));
-}
-
-// Gives the results of a step storage. A call's result that nobody wants gets some for the time of the call.
-Status allocate_results(Context& context, const Step& step, std::vector<std::shared_ptr<Storage>>* unwanted) {
-  for (size_t i = 0; i < step.results.size(); ++i) {
-    Node* result = step.results[i];
-    const TensorSpec spec = result ? TensorSpec{result->dtype, result->shape} : step.node->call->results[i];
-    SPORKLE_ASSIGN_OR_RETURN(std::shared_ptr<Storage> storage, context.allocate(size_bytes(spec)));
-    if (result)
-      result->storage = std::move(storage);
-    else
-      unwanted->push_back(std::move(storage));
-  }
-  return {};
-}
-
-Status launch(Launcher& launcher, const Step& step, std::span<const std::shared_ptr<Storage>> unwanted) {
-  launcher.set_source(step.node->source);
-  switch (step.kind) {
-    case Step::Kind::pointwise:
-      return launch_pointwise(launcher, step);
-    case Step::Kind::reduce:
-      return launch_reduce(launcher, step);
-    case Step::Kind::matmul:
-      return launch_matmul(launcher, step);
-    case Step::Kind::call:
-      return launch_call(launcher, step, unwanted);
-  }
-  return {};
-}
-
-// Computes `roots` (no movements, no errors, without storage). When something fails none of them gets storage.
-Status compute(Context& context, std::span<Node* const> roots) {
+Result<std::unique_ptr<Plan>> make_plan(Context& context, std::span<const NodeRef> wanted, const PlanInputs& inputs) {
   const auto start = std::chrono::steady_clock::now();
   const int64_t start_ns = trace::on() ? trace::now_ns() : 0;
-  SPORKLE_ASSIGN_OR_RETURN(const std::vector<Step> steps, plan(context, roots));
-
-  // How many steps still read what a step makes. Roots are read once more, by the caller.
-  const uint64_t epoch = context.next_epoch();
-  std::vector<int> readers;
-  const auto reader_count = [&](Node* node) { return &readers[static_cast<size_t>(node->plan_index)]; };
-  for (const Step& step : steps)
-    for (Node* result : step.results) {
-      if (!result) continue;
-      result->epoch = epoch;
-      result->plan_index = static_cast<int>(readers.size());
-      readers.push_back(0);
-    }
-  for (Node* root : roots) ++*reader_count(root);
-  for (const Step& step : steps)
-    for (Node* read : step.reads)
-      if (read->epoch == epoch) ++*reader_count(read);
-
-  Launcher launcher(context);
-  Status status;
-  for (const Step& step : steps) {
-    std::vector<std::shared_ptr<Storage>> unwanted;
-    status = allocate_results(context, step, &unwanted);
-    if (status.ok()) status = launch(launcher, step, unwanted);
-    if (!status.ok()) break;
-    for (Node* read : step.reads)
-      if (read->epoch == epoch && --*reader_count(read) == 0) read->storage.reset();
-    for (Node* result : step.results)
-      if (result && *reader_count(result) == 0) result->storage.reset();
-  }
-  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-  context.mutable_counters().host_seconds += taken.count();
-  if (debug_level() >= 2)
+  Planning planning(Graph(context, wanted));
+  planning.inputs = &inputs;
+  SPORKLE_RETURN_IF_ERROR(run_passes(&planning));
+  ++context.mutable_counters().plans;
+  if (debug_level() >= 2) {
+    const std::chrono::duration<double, std::milli> taken = std::chrono::steady_clock::now() - start;
+    const PlanMemory& memory = planning.plan->memory;
     log(LogLevel::info, "plan",
-        format_fixed(taken.count() * 1e3, 3) + " ms for " + std::to_string(steps.size()) + " steps");
-  if (trace::on()) trace::event("plan", "plan", start_ns, trace::now_ns(), JsonObject().add("steps", steps.size()));
-  if (status.ok()) status = context.submit(std::move(launcher.commands()));
-  if (status.ok()) return {};
-  for (const Step& step : steps)
-    for (Node* result : step.results)
-      if (result) result->storage.reset();
-  return status;
+        format_fixed(taken.count(), 3) + " ms for " + std::to_string(planning.steps.size()) + " steps, " +
+            std::to_string(planning.plan->launches) + " launches; " +
+            format_bytes(static_cast<double>(memory.arena_bytes)) + " for intermediate values of " +
+            format_bytes(static_cast<double>(memory.unplanned_bytes)) + ", " +
+            format_bytes(static_cast<double>(memory.result_bytes)) + " for results");
+  }
+  if (trace::on())
+    trace::event("plan", "plan", start_ns, trace::now_ns(), JsonObject().add("steps", planning.steps.size()));
+  return std::move(planning.plan);
+}
+
+// Computes `wanted` (no movements, no errors, without storage). When something fails none of them gets storage.
+Status compute(Context& context, std::span<const NodeRef> wanted) {
+  const auto start = std::chrono::steady_clock::now();
+  GraphSignature& signature = context.signature();
+  signature.read(context, wanted);
+  Plan* plan = context.plans().find(signature);
+  if (!plan) {
+    SPORKLE_ASSIGN_OR_RETURN(std::unique_ptr<Plan> made, make_plan(context, wanted, signature.inputs));
+    // The one that gives way may still be read by the device; a failure there shows when this one is run.
+    if (context.plans().is_full()) (void)context.wait();
+    plan = context.plans().insert(signature, std::move(made));
+  }
+  SPORKLE_ASSIGN_OR_RETURN(const std::vector<std::shared_ptr<Storage>> values,
+                           plan->run(context, signature.inputs, start));
+  for (size_t i = 0; i < wanted.size(); ++i) wanted[i]->storage = values[i];
+  return {};
+}
+
+// What is behind the movements that start at `node`.
+NodeRef base_of(NodeRef node) {
+  while (is_movement(node->op) && !node->storage) node = node->inputs[0];
+  return node;
 }
 
 }  // namespace
@@ -106,13 +71,12 @@ Status realize(std::span<const Tensor> tensors) {
   if (!context) return {};
 
   const uint64_t epoch = context->next_epoch();
-  std::vector<Node*> roots;
+  std::vector<NodeRef> roots;
   for (const Tensor& tensor : tensors) {
-    View view;
-    Node* base = resolve(tensor.node().get(), &view);
+    NodeRef base = base_of(tensor.node());
     if (base->storage || base->epoch == epoch) continue;
     base->epoch = epoch;
-    roots.push_back(base);
+    roots.push_back(std::move(base));
   }
   if (!roots.empty()) SPORKLE_RETURN_IF_ERROR(compute(*context, roots).with_context("realize"));
 

@@ -176,7 +176,8 @@ TEST(MemoryTest, IntermediatesShareBuffers) {
     for (int j = 0; j < 10; ++j) x = sin(x) * cos(x) + x;
   }
   ASSERT_TRUE(realize({x}).ok());
-  EXPECT_LE(c.counters().allocated_bytes - before, size_t{4} * kCount * sizeof(float));
+  // A few at a time, and the result, which has memory of its own.
+  EXPECT_LE(c.counters().allocated_bytes - before, size_t{5} * kCount * sizeof(float));
 }
 
 TEST(MemoryTest, UnusedMemoryCanBeFilledAndUsedMemoryIsLeftAlone) {
@@ -214,7 +215,7 @@ TEST(MemoryTest, DetachedResultsForgetTheirHistory) {
 
 TEST(MemoryTest, LongChainsNeitherOverflowTheStackNorGrowKernels) {
   Context& c = context();
-  Tensor x = full(c, {3}, 0.0);
+  Tensor x = from_host<float>(c, std::vector<float>(3), {3});
   for (int i = 0; i < 20000; ++i) x = x + 1.0;
   EXPECT_EQ(read(x), (std::vector<float>{20000, 20000, 20000}));
   Tensor unused = full(c, {3}, 0.0);

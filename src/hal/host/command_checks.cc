@@ -48,7 +48,8 @@ Status CommandChecks::check(const DispatchCommand& command) const {
   if (!command.executable || !owns(*command.executable)) {
     return invalid_argument("device " + device_id() + ", dispatch: the executable was not loaded by this device");
   }
-  for (const Binding& binding : command.bindings) SPORKLE_RETURN_IF_ERROR(check_range(binding, 0, "dispatch"));
+  for (const Binding& binding : command.bindings)
+    SPORKLE_RETURN_IF_ERROR(check_range(binding, binding.size_bytes, "dispatch"));
   return check_launch(command);
 }
 

@@ -144,7 +144,8 @@ Result<double> HostDevice::busy_seconds() const { return std::chrono::duration<d
 Status HostDevice::execute(const DispatchCommand& command) {
   spans_.clear();
   for (const Binding& binding : command.bindings) {
-    spans_.push_back({address(binding), host(binding.buffer).size_bytes() - binding.offset_bytes});
+    const size_t to_end = host(binding.buffer).size_bytes() - binding.offset_bytes;
+    spans_.push_back({address(binding), binding.size_bytes > 0 ? binding.size_bytes : to_end});
   }
   auto& executable = static_cast<HostExecutable&>(*command.executable);
   if (!launches_are_watched()) return executable.run(spans_, command.scalars, nullptr);

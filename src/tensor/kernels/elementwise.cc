@@ -138,7 +138,7 @@ Status launch_pointwise(Launcher& launcher, const Step& step) {
   std::vector<hal::Binding> bindings;
   ProgramCode::append_bindings(program, &bindings);
   bindings.push_back({node->storage->buffer(), 0});
-  std::vector<uint64_t> scalars;
+  Scalars scalars;
   for (const int64_t extent : program.loops) scalars.push_back(static_cast<uint64_t>(extent));
   ProgramCode::append_scalars(program, &scalars);
   append_strides(result_strides, &scalars);

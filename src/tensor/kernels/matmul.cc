@@ -202,7 +202,7 @@ Status launch_matmul(Launcher& launcher, const Step& step) {
                                        {step.b.base->storage->buffer(), offset(step.b, product.b[rank - 2])}};
     if (product.epilogue) ProgramCode::append_bindings(*product.epilogue, &bindings);
     bindings.push_back({result->storage->buffer(), 0});
-    std::vector<uint64_t> scalars;
+    Scalars scalars;
     for (int i = 0; i < rank - 2; ++i) scalars.push_back(static_cast<uint64_t>(shape[i]));
     for (const int64_t value : {rows, columns, std::min(pass_depth, depth - first), block_rows})
       scalars.push_back(static_cast<uint64_t>(value));

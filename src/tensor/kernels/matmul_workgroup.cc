@@ -313,7 +313,7 @@ Status launch_workgroup_matmul(Launcher& launcher, const Step& step) {
                                      {step.b.base->storage->buffer(), offset(step.b)}};
   if (product.epilogue) ProgramCode::append_bindings(*product.epilogue, &bindings);
   bindings.push_back({step.results[0]->storage->buffer(), 0});
-  std::vector<uint64_t> scalars;
+  Scalars scalars;
   for (int i = 0; i < rank - 2; ++i) scalars.push_back(static_cast<uint64_t>(shape[i]));
   for (const int64_t value : {rows, columns, depth}) scalars.push_back(static_cast<uint64_t>(value));
   for (const Strides* strides : {&product.a, &product.b, &product.c}) append_strides(*strides, &scalars);

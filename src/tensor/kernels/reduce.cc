@@ -105,7 +105,7 @@ Status launch_pass(Launcher& launcher, const Pass& pass, const hal::BufferRef& r
   std::vector<hal::Binding> bindings;
   ProgramCode::append_bindings(pass.program, &bindings);
   bindings.push_back({result, 0});
-  std::vector<uint64_t> scalars;
+  Scalars scalars;
   for (const int64_t extent : pass.program.loops) scalars.push_back(static_cast<uint64_t>(extent));
   if (pass.chunked) {
     scalars.push_back(static_cast<uint64_t>(pass.chunk));
@@ -137,7 +137,6 @@ Group merge_group(const Program& program, int begin, int end) {
 }  // namespace
 
 Status launch_reduce(Launcher& launcher, const Step& step) {
-  Context& context = launcher.context();
   Node* node = step.node;
   if (node->count() == 0) return {};
   const Shape shape = step.program.loops;
@@ -171,7 +170,7 @@ Status launch_reduce(Launcher& launcher, const Step& step) {
   pass.outer_axes = groups[0].extents.rank();
   pass.inner_axes = groups[2].extents.rank();
 
-  // Passes over chunks until one is left. The storage of partial results goes back to the pool once it is read.
+  // Passes over chunks until one is left. The memory of partial results is free once they are read.
   Node partial;
   for (;;) {
     const bool rows = inner == 1;
@@ -180,7 +179,7 @@ Status launch_reduce(Launcher& launcher, const Step& step) {
     pass.chunk = rows ? kRowChunk : kColumnChunk;
     pass.chunks = (length + pass.chunk - 1) / pass.chunk;
     const size_t bytes = static_cast<size_t>(outer * pass.chunks * inner * ir::dtype_size(pass.dtype));
-    SPORKLE_ASSIGN_OR_RETURN(std::shared_ptr<Storage> next, context.allocate(bytes));
+    std::shared_ptr<Storage> next = launcher.allocate(bytes);
     SPORKLE_RETURN_IF_ERROR(launch_pass(launcher, pass, next->buffer()));
 
     // Then the partial results, [outer, chunks, inner] in row-major order, are the operand.

@@ -1,0 +1,59 @@
+// The passes between a lazy graph and the launches that compute it, as one list (passes.cc). Internal.
+//
+// Every pass keeps every bit of every result (in `strict`; mixed precision changes bits and runs in `fast` alone). Each
+// prints what it did under SPORKLE_DEBUG=2 and may be left out by name (ContextOptions::skip_passes), which tests do.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "tensor/fuse.h"
+#include "tensor/passes/graph.h"
+#include "tensor/plan.h"
+
+namespace sporkle::tensor {
+
+// What the passes hand on to each other.
+struct Planning {
+  explicit Planning(Graph wanted) : graph(std::move(wanted)) {}
+  Graph graph;
+  const PlanInputs* inputs = nullptr;  // of the graph; needed from recording on
+  std::vector<Step> steps;             // from fusion on
+  std::unique_ptr<Plan> plan;          // from recording on
+};
+
+struct Pass {
+  std::string_view name;
+  std::string_view effect;  // one line, for people
+  bool optional;            // whether a plan can be made without it
+  Status (*run)(Planning& planning);
+};
+
+std::span<const Pass> passes();
+
+// Runs all of them in order.
+Status run_passes(Planning* planning);
+
+// ---- The passes; each in a file of its name ----
+
+// Computes operations on constants now, where the kernels' own arithmetic can be done on the host.
+Status fold_constants(Planning& planning);
+// Rewrites that keep every bit: x * 1, x - 0, -(-x), x / 2^n, views of views ... algebra.cc lists them.
+Status simplify_algebra(Planning& planning);
+// Equal operations on equal operands become one.
+Status merge_common_subexpressions(Planning& planning);
+// Where products compute in a smaller type. Changes bits: does nothing in `strict`.
+Status choose_precision(Planning& planning);
+// In which order of axes images lie in memory.
+Status choose_layouts(Planning& planning);
+// Leaves out what no result needs any more.
+Status drop_dead_code(Planning& planning);
+// From nodes to steps: what runs together (fuse.h).
+Status fuse_steps(Planning& planning);
+// From steps to a plan: launches, and where everything that they write lies (memory_plan.h).
+Status record_launches(Planning& planning);
+
+}  // namespace sporkle::tensor
