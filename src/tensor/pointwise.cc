@@ -128,7 +128,7 @@ constexpr Accuracy kSqrt{.negative = false};
 constexpr Accuracy kExp{.ulp_limit = 1, .highest = 87};
 constexpr Accuracy kLog{.ulp_limit = 1, .lowest = 0x1p-100, .negative = false};
 constexpr Accuracy kTanh{.ulp_limit = 2.6};
-constexpr Accuracy kSine{.ulp_limit = 2, .highest = 0x1p13, .huge = false};
+constexpr Accuracy kSine{.ulp_limit = 2};
 constexpr Accuracy kErf{.ulp_limit = 1.1};
 constexpr Accuracy kRsqrt{.ulp_limit = 0.501, .lowest = 0x1p-149, .negative = false};
 constexpr Accuracy kGelu{.ulp_limit = 6, .magnitude = [](Operands x) { return abs(x[0]); }};
@@ -142,8 +142,8 @@ constexpr PointwiseRow kTable[] = {
     {Op::exp, "exp", 1, Domain::real, false, 16, unary<ir::Op::exp>, gradient_exp, kExp},
     {Op::log, "log", 1, Domain::real, false, 20, unary<ir::Op::log>, gradient_log, kLog},
     {Op::tanh, "tanh", 1, Domain::real, false, 24, unary<ir::Op::tanh>, gradient_tanh, kTanh},
-    {Op::sin, "sin", 1, Domain::real, false, 20, unary<ir::Op::sin>, gradient_sin, kSine},
-    {Op::cos, "cos", 1, Domain::real, false, 20, unary<ir::Op::cos>, gradient_cos, kSine},
+    {Op::sin, "sin", 1, Domain::real, false, 60, unary<ir::Op::sin>, gradient_sin, kSine},
+    {Op::cos, "cos", 1, Domain::real, false, 60, unary<ir::Op::cos>, gradient_cos, kSine},
     {Op::erf, "erf", 1, Domain::real, false, 40, unary<ir::Op::erf>, gradient_erf, kErf},
     {Op::rsqrt, "rsqrt", 1, Domain::real, false, 24, unary<ir::Op::rsqrt>, gradient_rsqrt, kRsqrt},
     {Op::gelu, "gelu", 1, Domain::real, false, 30, compute_gelu, gradient_gelu, kGelu},
