@@ -116,8 +116,8 @@ Result<std::unique_ptr<Case>> make_product(const Setting& setting, bool rate_is_
   SPORKLE_ASSIGN_OR_RETURN(const ProductShape shape, parse_product(setting.shape));
   const Work work = GemmCase::work_of(shape, setting.dtype);
   // Device, host and rival hold the inputs; references are wider.
-  SPORKLE_RETURN_IF_ERROR(check_memory(setting.shape, 5 * work.bytes * GemmCase::sets_of(work)));
-  return std::unique_ptr<Case>(std::make_unique<GemmCase>(setting, shape, rate_is_bytes));
+  return within_memory(setting.shape, 5 * work.bytes * GemmCase::sets_of(work),
+                       std::make_unique<GemmCase>(setting, shape, rate_is_bytes));
 }
 
 }  // namespace

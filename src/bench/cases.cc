@@ -88,9 +88,12 @@ Result<std::vector<int64_t>> parse_extents(std::string_view text, size_t count, 
                           ", with whole numbers of at least 1");
 }
 
-Status check_memory(std::string_view shape, double bytes) {
+Result<std::unique_ptr<Case>> within_memory(std::string_view shape, double bytes, std::unique_ptr<Case> subject) {
   const double usable = static_cast<double>(hal::usable_memory_bytes());
-  if (bytes <= usable) return {};
+  if (bytes <= usable) {
+    subject->set_memory_bytes(bytes);
+    return subject;
+  }
   return invalid_argument("shape \"" + std::string(shape) + "\" takes " + format_bytes(bytes) +
                           " of memory with its inputs, outputs and reference, and this process may use " +
                           format_bytes(usable) + "; measure a smaller shape");

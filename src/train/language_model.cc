@@ -1,6 +1,7 @@
 #include "train/language_model.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "tensor/autograd.h"
@@ -21,6 +22,8 @@ Tensor tokens(tensor::Context& context, std::span<const int32_t> values, int64_t
   return tensor::from_host<int32_t>(context, values, {rows, static_cast<int64_t>(values.size()) / rows});
 }
 
+double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
 std::vector<int64_t> dims(const tensor::Shape& shape) { return {shape.begin(), shape.end()}; }
 
 }  // namespace
@@ -31,9 +34,13 @@ Result<std::unique_ptr<LanguageModel>> LanguageModel::create(const Gpt2Shape& sh
   std::unique_ptr<LanguageModel> model(new LanguageModel);
   model->shape_ = shape;
   model->adamw_config_ = adamw_config(optimization);
-  hal::DeviceOptions device;
-  device.threads = choice.threads;
-  SPORKLE_ASSIGN_OR_RETURN(model->context_, tensor::Context::open(choice.device, device));
+  if (choice.open_context) {
+    SPORKLE_ASSIGN_OR_RETURN(model->context_, choice.open_context());
+  } else {
+    hal::DeviceOptions device;
+    device.threads = choice.threads;
+    SPORKLE_ASSIGN_OR_RETURN(model->context_, tensor::Context::open(choice.device, device));
+  }
   const nn::GptConfig config{
       shape.layers, shape.heads, shape.width, shape.context, shape.vocab_size, shape.layer_norm_epsilon, shape.dropout};
   SPORKLE_ASSIGN_OR_RETURN(nn::Gpt gpt,
@@ -61,6 +68,7 @@ Result<StepResult> LanguageModel::step(const Batch& batch, int64_t accumulation,
   if (batch.rows <= 0 || accumulation <= 0 || batch.rows % accumulation != 0)
     return invalid_argument("a batch of " + std::to_string(batch.rows) + " sequences cannot be cut into " +
                             std::to_string(accumulation) + " equal parts");
+  const double start_s = now_s();
   std::vector<Tensor> parameters;
   for (const nn::Parameter& p : gpt_->parameters()) parameters.push_back(p.value);
   const auto part_tokens = static_cast<size_t>(static_cast<int64_t>(batch.inputs.size()) / accumulation);
@@ -103,13 +111,17 @@ Result<StepResult> LanguageModel::step(const Batch& batch, int64_t accumulation,
   if (accumulation == 1) results.push_back(last_loss);
   for (const nn::Parameter& p : gpt_->parameters()) results.push_back(p.value);
   adamw_->append_state(&results);
-  Status status = tensor::realize(results);
   StepResult result;
+  result.building_s = now_s() - start_s;
+  Status status = tensor::realize(results);
   if (status.ok()) {
     const auto norm_value = norm.item();
     const auto loss_value = accumulation == 1 ? last_loss.item() : Result<double>(mean_loss);
     status = !norm_value.ok() ? norm_value.status() : loss_value.status();
-    if (status.ok()) result = {*loss_value, *norm_value};
+    if (status.ok()) {
+      result.loss = *loss_value;
+      result.gradient_norm = *norm_value;
+    }
   }
   if (status.ok() && !(std::isfinite(result.loss) && std::isfinite(result.gradient_norm)))
     status =

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -23,6 +24,8 @@ namespace sporkle::train {
 struct DeviceChoice {
   std::string device;  // as hal::open_device takes it; "" for the default
   int threads = 0;     // 0: one for each core
+  // Instead of both, where it is not empty.
+  std::function<Result<std::unique_ptr<tensor::Context>>()> open_context = {};
 };
 
 // `rows` sequences of the same length; targets are one token ahead of inputs.
@@ -35,6 +38,7 @@ struct Batch {
 struct StepResult {
   double loss = 0;           // nats a token, mean over the batch, before the step
   double gradient_norm = 0;  // before clipping
+  double building_s = 0;     // the host's time until the device was given the step's last part
 };
 
 class LanguageModel {
