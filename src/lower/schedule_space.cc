@@ -73,4 +73,14 @@ Schedule ScheduleSpace::at(uint64_t index) const {
   return schedule;
 }
 
+std::vector<uint64_t> ScheduleSpace::changes() const {
+  std::vector<uint64_t> numbers;
+  uint64_t step = 1;
+  for (const auto& choices : choices_) {
+    for (uint64_t i = 1; i < choices.size(); ++i) numbers.push_back(i * step);
+    step *= choices.size();
+  }
+  return numbers;
+}
+
 }  // namespace sporkle::lower
