@@ -38,7 +38,7 @@ std::vector<std::byte> bytes_of(std::string_view text) {
 
 }  // namespace
 
-std::string_view version() { return "sporkle-codegen-3"; }
+std::string_view version() { return "sporkle-codegen-4"; }
 
 std::vector<std::string_view> host_cpu_levels() { return {kCpuLevels, kCpuLevels + best_level() + 1}; }
 

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "hal/registry.h"
 #include "lower/schedule.h"
 #include "tensor/node.h"
+#include "tune/product_plan.h"
 
 namespace sporkle::tensor {
 
@@ -28,6 +30,9 @@ struct ContextOptions {
   // Which schedule a kernel runs under, from its key and the schedule it would have; asked once for each kernel. Any of
   // its lower::ScheduleSpace gives the same bits. Empty: the one it would have.
   std::function<lower::Schedule(std::string_view kernel_key, const lower::Schedule& usual)> choose_schedule;
+  // How a matrix product on a CPU runs, where it applies; else, or where it is empty, as the preset says. Any plan
+  // gives the same bits. Where this is unset, Context::open takes what `sporkle tune` has found.
+  std::function<std::optional<tune::ProductPlan>(const tune::ProductShape&, const tune::Processor&)> choose_product;
 };
 
 struct ContextCounters {
@@ -79,6 +84,8 @@ class Context {
   ContextCounters& mutable_counters() { return counters_; }
   // Of f32, on this device: what "vec" in a schedule stands for.
   int vector_width() const { return vector_width_; }
+  // How a product on a CPU is to run.
+  tune::ProductPlan plan_product(const tune::ProductShape& shape) const;
   // Whether the device runs workgroups of invocations.
   bool is_gpu() const { return device_->info().target.starts_with("vulkan:"); }
 
@@ -93,6 +100,7 @@ class Context {
   ContextOptions options_;
   ContextCounters counters_;
   int vector_width_;
+  tune::Processor processor_;
   uint64_t epoch_ = 0;
   size_t in_use_bytes_ = 0;
   std::map<size_t, std::vector<hal::BufferRef>> free_;  // by size

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <set>
 
 #include "codegen/cpu_abi.h"
@@ -639,6 +640,23 @@ void Emitter::counted_loop(int depth, const std::string& start, const std::strin
   }
 }
 
+// The chains of a register tile multiply rows with columns. In which order the steps of one k are written decides how
+// many operands must be in registers at once: one of those that there are more of, and all of the others.
+std::vector<size_t> order_of_chains(const std::vector<const Node*>& group) {
+  std::vector<size_t> order(group.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::unordered_map<const Node*, size_t> left, right;  // operands, numbered as they appear
+  for (const Node* node : group) {
+    if (node->combine() != Combine::fma) return order;
+    left.try_emplace(node->src(2), left.size());
+    right.try_emplace(node->src(3), right.size());
+  }
+  const bool by_left = left.size() >= right.size();
+  std::ranges::stable_sort(order, {},
+                           [&](size_t g) { return by_left ? left.at(group[g]->src(2)) : right.at(group[g]->src(3)); });
+  return order;
+}
+
 // Reductions over one range, in one loop with an accumulator each.
 void Emitter::emit_reductions(const std::vector<const Node*>& group) {
   const Node* range = group[0]->src(1);
@@ -659,6 +677,8 @@ void Emitter::emit_reductions(const std::vector<const Node*>& group) {
   const auto found = unroll_.find(range);
   const int unroll = found == unroll_.end() ? 1 : found->second;
 
+  const std::vector<size_t> order = order_of_chains(group);
+
   const auto run = [&](const std::string& start, const std::string& end, int step) {
     counted_loop(depth, start, end, step, carried, [&](const std::string& index) {
       const int inner = innermost();
@@ -673,7 +693,7 @@ void Emitter::emit_reductions(const std::vector<const Node*>& group) {
         for (const Node* node : group)
           for (size_t s = 2; s < node->source_count; ++s) roots.push_back(node->src(s));
         prepare_reductions(roots);
-        for (size_t g = 0; g < group.size(); ++g) {
+        for (const size_t g : order) {
           const Node* node = group[g];
           const Value x = emit(node->src(2));
           if (node->combine() == Combine::fma) {
