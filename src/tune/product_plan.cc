@@ -150,10 +150,12 @@ ProductPlan preset_plan(const ProductShape& shape, const Processor& processor) {
   const bool few = shape.rows == 1 || (shape.rows <= preset.slab_rows && b_bytes >= kLeastSlabBytes);
   if (shape.b_in_rows && (thin || few)) {
     plan.kind = ProductPlan::Kind::slabs;
-    plan.unroll = 8;
-    // Memory likes to be read in few streams, each row of B one.
-    plan.depth = thin || shape.rows <= 4 ? 8 : 16;
-    plan.vectors = std::min(plan.vectors, preset.widest);
+    // Memory likes to be read in few streams, each row of B one; with hardly any arithmetic the code of a whole slab is
+    // unrolled, and short pieces of its rows follow each other quickly.
+    const bool hardly_any = !thin && shape.rows <= 4;
+    plan.depth = thin ? kThinDepth : 16;
+    plan.unroll = hardly_any ? 16 : 8;
+    plan.vectors = std::min(plan.vectors, hardly_any && shape.rows > 1 ? 2 : preset.widest);
     plan.rows = static_cast<int>(std::min<int64_t>(preset.rows[plan.vectors], std::max<int64_t>(shape.rows, 1)));
     if (thin) {
       const int64_t fitting = kSlabBytes / (shape.columns * shape.element_bytes);
