@@ -43,7 +43,7 @@ std::string device_text(const hal::DeviceInfo& info) {
 
 }  // namespace
 
-TrainView::TrainView(bool json) : json_(json), terminal_(1), started_s_(now_s()) {}
+TrainView::TrainView(bool json) : json_(json), terminal_(1), opened_s_(now_s()), started_s_(opened_s_) {}
 
 double TrainView::elapsed_s() const { return now_s() - started_s_; }
 
@@ -109,6 +109,36 @@ void TrainView::start(train::Trainer& trainer, const std::string& corpus) {
     std::fflush(stdout);
   }
   draw(true);
+}
+
+void TrainView::first_step(train::Trainer& trainer) {
+  const train::StepMemory& memory = trainer.model().step_memory();
+  const cache::CacheCounters kernels = trainer.model().context().kernels().counters();
+  const double seconds = now_s() - opened_s_;
+  if (json_) {
+    print_event(JsonObject()
+                    .add("event", "first_step")
+                    .add("seconds_since_start", seconds)
+                    .add("kernels_compiled", kernels.compiles)
+                    .add("kernels_loaded", kernels.disk_hits)
+                    .add("compile_seconds", kernels.compile_seconds)
+                    .add("memory_peak_bytes", memory.peak)
+                    .add("parameter_bytes", memory.parameters)
+                    .add("optimizer_bytes", memory.optimizer)
+                    .add("gradient_bytes", memory.gradients)
+                    .add("activation_bytes", memory.activations)
+                    .add("recomputes", memory.keep_every > 0));
+  } else if (!terminal_.interactive()) {
+    const auto bytes = [](size_t n) { return format_bytes(static_cast<double>(n)); };
+    std::printf("first step after %.2f s: %llu kernels compiled in %.2f s, %llu loaded\n", seconds,
+                static_cast<unsigned long long>(kernels.compiles), kernels.compile_seconds,
+                static_cast<unsigned long long>(kernels.disk_hits));
+    std::printf("memory: %s planned at most: parameters %s, optimiser %s, gradients %s, activations %s%s\n",
+                bytes(memory.peak).c_str(), bytes(memory.parameters).c_str(), bytes(memory.optimizer).c_str(),
+                bytes(memory.gradients).c_str(), bytes(memory.activations).c_str(),
+                memory.keep_every > 0 ? ", others computed again" : "");
+    std::fflush(stdout);
+  }
 }
 
 void TrainView::step(const train::StepReport& report) {

@@ -14,6 +14,7 @@
 #include "hal/registry.h"
 #include "lower/schedule.h"
 #include "tensor/node.h"
+#include "tensor/plan.h"
 
 namespace sporkle::tensor {
 
@@ -55,6 +56,14 @@ class Context {
   const ContextOptions& options() const { return options_; }
   const ContextCounters& counters() const { return counters_; }
 
+  // The most that tensors and what plans need beside them may take at once, in bytes; 0: no limit. A graph with
+  // gradients that needs more computes activations a second time; out_of_memory when that is not enough. The bits are
+  // the same.
+  void set_memory_cap(size_t bytes) { memory_cap_bytes_ = bytes; }
+  size_t memory_cap_bytes() const { return memory_cap_bytes_; }
+  // Of the plan that ran last.
+  const PlanMemory& last_plan() const { return last_plan_; }
+
   // Waits for everything submitted so far; reports a failure among it. A failure stays: the values of tensors made
   // since are unknown, so every later read reports it as well.
   Status wait();
@@ -74,6 +83,8 @@ class Context {
   Status submit(const hal::CommandBuffer& commands, uint64_t launches);
   PlanCache& plans() { return *plans_; }
   GraphSignature& signature() { return *signature_; }  // scratch of realize()
+  void set_last_plan(const PlanMemory& memory) { last_plan_ = memory; }
+  size_t in_use_bytes() const { return in_use_bytes_; }
   // A number no planning pass of this Context had before.
   uint64_t next_epoch() { return ++epoch_; }
   ContextCounters& mutable_counters() { return counters_; }
@@ -94,7 +105,8 @@ class Context {
   ContextCounters counters_;
   int vector_width_;
   uint64_t epoch_ = 0;
-  size_t in_use_bytes_ = 0;
+  size_t in_use_bytes_ = 0, memory_cap_bytes_ = 0;
+  PlanMemory last_plan_;
   std::map<size_t, std::vector<hal::BufferRef>> free_;  // by size
   hal::SemaphoreRef semaphore_;
   uint64_t submitted_ = 0;

@@ -100,7 +100,8 @@ class Planner {
         entry.stored = true;
       }
       const bool own_kernel = entry.stored && !is_movement(node->op);
-      const bool reads_storage = node->op == Op::matmul || node->op == Op::call || node->op == Op::output;
+      const bool reads_storage =
+          node->op == Op::matmul || node->op == Op::call || node->op == Op::output || node->op == Op::pack;
       for (const NodeRef& input : node->inputs) {
         Entry* read = find(input.get());
         if (!read) continue;
@@ -134,6 +135,15 @@ class Planner {
         }
         step.results.resize(node->call->results.size());
         for (Node* output : entries_[static_cast<size_t>(index)].outputs) step.results[output->number] = output;
+        break;
+      }
+      case Op::pack: {
+        step.kind = Step::Kind::pack;
+        for (const NodeRef& input : node->inputs) {
+          View view;
+          step.reads.push_back(resolve(input.get(), &view));
+        }
+        step.results = {node};
         break;
       }
       case Op::matmul: {

@@ -21,6 +21,18 @@ class SourceScope {
   std::source_location outer_;
 };
 
+// While it lives, nodes that this thread makes are gradients (Node::gradient).
+class GradientScope {
+ public:
+  GradientScope();
+  ~GradientScope();
+  GradientScope(const GradientScope&) = delete;
+  GradientScope& operator=(const GradientScope&) = delete;
+
+ private:
+  bool outer_;
+};
+
 NodeRef make_node(Op op, Context& context, DType dtype, const Shape& shape, std::vector<NodeRef> inputs);
 
 // The same values as a pointwise operation, which can be given storage of its own.

@@ -1,5 +1,7 @@
 #include "tensor/kernel_call.h"
 
+#include <algorithm>
+
 #include "tensor/context.h"
 #include "tensor/graph.h"
 #include "tensor/launch.h"
@@ -21,6 +23,15 @@ std::vector<Tensor> call_kernel(KernelCall call, std::span<const Tensor> inputs,
   Status status;
   for (const TensorSpec& spec : call.results)
     if (status.ok()) status = check_shape(spec.shape);
+  for (size_t i = 0; status.ok() && i < call.takes.size(); ++i) {
+    const int taken = call.takes[i];
+    const bool exists = i < result_count && taken < static_cast<int>(inputs.size());
+    if (exists && (taken < 0 || (inputs[static_cast<size_t>(taken)].dtype() == call.results[i].dtype &&
+                                 inputs[static_cast<size_t>(taken)].shape() == call.results[i].shape)))
+      continue;
+    status = invalid_argument("result " + std::to_string(i) + " takes input " + std::to_string(taken) +
+                              ", which does not exist or has another type or shape");
+  }
   if (status.ok()) status = parse_schedule(call.schedule, context.vector_width()).status();
   if (!status.ok()) return fail(error_tensor(&context, status.with_context(call.key)));
 
@@ -44,6 +55,7 @@ Status launch_call(Launcher& launcher, const Step& step, std::span<const std::sh
   const KernelCall& call = *step.node->call;
   std::vector<hal::Binding> bindings;
   for (size_t i = 0; i < step.reads.size(); ++i) {
+    if (std::ranges::find(call.takes, static_cast<int>(i)) != call.takes.end()) continue;
     const NodeRef& input = step.node->inputs[i];
     View view;
     resolve(input.get(), &view);

@@ -52,4 +52,9 @@ std::shared_ptr<Storage> Launcher::allocate(size_t size_bytes) {
   return std::make_shared<Storage>(nullptr, buffers_.back());
 }
 
+std::shared_ptr<Storage> Launcher::part_of(const Storage& whole, size_t offset_bytes, size_t size_bytes) {
+  const int number = static_cast<const PlannedBuffer&>(*whole.buffer()).number();
+  return std::make_shared<Storage>(nullptr, std::make_shared<PlannedBuffer>(size_bytes, number, offset_bytes));
+}
+
 }  // namespace sporkle::tensor

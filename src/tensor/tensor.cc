@@ -48,6 +48,13 @@ SourceScope::SourceScope(const std::source_location& source) : outer_(current_so
 }
 SourceScope::~SourceScope() { current_source = outer_; }
 
+namespace {
+thread_local bool making_gradients = false;
+}
+
+GradientScope::GradientScope() : outer_(making_gradients) { making_gradients = true; }
+GradientScope::~GradientScope() { making_gradients = outer_; }
+
 NodeRef make_node(Op op, Context& context, DType dtype, const Shape& shape, std::vector<NodeRef> inputs) {
   NodeRef node = std::make_shared<Node>();
   node->op = op;
@@ -56,6 +63,7 @@ NodeRef make_node(Op op, Context& context, DType dtype, const Shape& shape, std:
   node->context = &context;
   node->inputs = std::move(inputs);
   node->source = current_source;
+  node->gradient = making_gradients;
   return node;
 }
 
@@ -449,6 +457,31 @@ Tensor concatenate(const Operand& first, const Tensor& b, int axis) {
   const Tensor left = a.pad(axis, 0, b.extent(axis)), right = b.pad(axis, a.extent(axis), 0);
   const Tensor position = index(a.context(), left.shape(), axis);
   return where(less(position, full_like(position, static_cast<double>(a.extent(axis)))), left, right);
+}
+
+std::vector<int64_t> pack_offsets(std::span<const Shape> shapes) {
+  std::vector<int64_t> offsets{0};
+  for (const Shape& shape : shapes)
+    offsets.push_back((offsets.back() + element_count(shape) + kPackAlignment - 1) / kPackAlignment * kPackAlignment);
+  return offsets;
+}
+
+Tensor pack(std::span<const Tensor> parts) {
+  Tensor failed;
+  if (parts.empty()) return error_tensor(nullptr, invalid_argument("pack: there is nothing to put together"));
+  if (!check_operands("pack", parts, &failed).ok()) return failed;
+  std::vector<NodeRef> inputs;
+  std::vector<Shape> shapes;
+  for (const Tensor& part : parts) {
+    if (part.dtype() != parts[0].dtype() || ir::dtype_size(part.dtype()) < 4)
+      return error_tensor(&part.context(), invalid_argument("pack: " + describe(parts[0]) + " and " + describe(part) +
+                                                            ": the parts need one type of 4 bytes or more"));
+    inputs.push_back(part.contiguous().node());
+    shapes.push_back(part.shape());
+  }
+  const Shape shape{pack_offsets(shapes).back()};
+  if (Status status = check_shape(shape); !status.ok()) return error_tensor(&parts[0].context(), status);
+  return Tensor(make_node(Op::pack, parts[0].context(), parts[0].dtype(), shape, std::move(inputs)));
 }
 
 // ---- Reading ----

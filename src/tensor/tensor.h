@@ -155,6 +155,13 @@ Tensor matmul(const Operand& a, const Tensor& b);
 
 // ---- Joining ----
 Tensor concatenate(const Operand& a, const Tensor& b, int axis);
+// The elements of tensors of one type, one tensor after the other, as [n]: what one kernel reads instead of many. Each
+// starts at a multiple of kPackAlignment elements; between them are zeros. Values that nothing else keeps are computed
+// in their place. Empty: an error.
+Tensor pack(std::span<const Tensor> parts);
+inline constexpr int64_t kPackAlignment = 16;
+// Where in a pack parts of these shapes start, and at the end how long it is.
+std::vector<int64_t> pack_offsets(std::span<const Shape> shapes);
 
 // Runs what these tensors need, in one submission, and keeps their values. Intermediate values are not kept: realise
 // together what shares work. Returns before the device is done; a failure on the device shows in the next read.

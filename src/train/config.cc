@@ -128,6 +128,9 @@ std::vector<Field> config_fields(TrainConfig& c) {
        "Steps between checkpoints. 0: only at the end."},
       {"train", "threads", IntegerField{&c.train.threads, 0, 4096},
        "Threads that compute. 0: one for each core. Results do not depend on it."},
+      {"train", "memory_cap_mb", IntegerField{&c.train.memory_cap_mb, 0, 1 << 30},
+       "Most megabytes (10^6 bytes) that training may take; where it needs more, activations are computed again on the "
+       "way back. Results do not depend on it. 0: no limit."},
       {"train", "numerics", TextField{&c.train.numerics, {"strict"}}, "`strict`: the same bits on every machine."},
 
       {"output", "directory", TextField{&c.output.directory, {}}, "Where checkpoints go."},

@@ -51,6 +51,7 @@ struct OptimizationConfig {
   int64_t eval_batches = 20;
   int64_t checkpoint_every = 500;  // steps; 0: only at the end
   int64_t threads = 0;             // 0: one for each core
+  int64_t memory_cap_mb = 0;       // 0: no limit
   std::string numerics = "strict";
   bool operator==(const OptimizationConfig&) const = default;
 };

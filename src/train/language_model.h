@@ -14,6 +14,7 @@
 #include "base/status.h"
 #include "nn/adamw.h"
 #include "nn/gpt.h"
+#include "tensor/capture.h"
 #include "tensor/context.h"
 #include "train/checkpoint.h"
 #include "train/config.h"
@@ -21,8 +22,9 @@
 namespace sporkle::train {
 
 struct DeviceChoice {
-  std::string device;  // as hal::open_device takes it; "" for the default
-  int threads = 0;     // 0: one for each core
+  std::string device;           // as hal::open_device takes it; "" for the default
+  int threads = 0;              // 0: one for each core
+  size_t memory_cap_bytes = 0;  // of tensors and what computing needs beside them; 0: no limit
 };
 
 // `rows` sequences of the same length; targets are one token ahead of inputs.
@@ -35,6 +37,16 @@ struct Batch {
 struct StepResult {
   double loss = 0;           // nats a token, mean over the batch, before the step
   double gradient_norm = 0;  // before clipping
+};
+
+// Where the memory of a training step goes, in bytes, as it was planned.
+struct StepMemory {
+  size_t parameters = 0;
+  size_t optimizer = 0;  // moments
+  size_t gradients = 0;
+  size_t activations = 0;  // what the way back needs of the way forward: what lives when the loss is there
+  size_t peak = 0;         // of everything at once
+  int keep_every = 0;      // 0: no activations are computed again (tensor/passes/passes.h)
 };
 
 class LanguageModel {
@@ -55,6 +67,8 @@ class LanguageModel {
   // One optimiser step. The batch is cut into `accumulation` parts of equal size whose gradients are averaged; rows
   // must be a multiple of it. unavailable when the loss is not finite: the parameters are then as before.
   Result<StepResult> step(const Batch& batch, int64_t accumulation, double learning_rate, nn::DropoutKey dropout);
+  // Of the last step; zeros before the first.
+  const StepMemory& step_memory() const { return step_memory_; }
   // Mean loss without dropout, nats a token.
   Result<double> loss(const Batch& batch);
 
@@ -77,11 +91,21 @@ class LanguageModel {
 
  private:
   LanguageModel() = default;
+  // A step as capture_ has it.
+  Result<StepResult> replay(const Batch& batch, double learning_rate);
+  // Reads what a step gave. `loss`: undefined where `mean_loss` is it.
+  Result<StepResult> finish_step(const tensor::Tensor& norm, const tensor::Tensor& loss, double mean_loss);
+  // After realize() of the loss as the second of some tensors.
+  void note_memory();
   Gpt2Shape shape_;
   nn::AdamWConfig adamw_config_;
   std::unique_ptr<tensor::Context> context_;  // outlives the tensors below
   std::optional<nn::Gpt> gpt_;
   std::optional<nn::AdamW> adamw_;
+  std::optional<tensor::Capture> capture_;  // of a step with so many rows and tokens
+  int64_t capture_rows_ = 0;
+  size_t capture_tokens_ = 0;
+  StepMemory step_memory_;
 };
 
 // SHA-256 of all parameters, as `sporkle checkpoint show` prints it.
