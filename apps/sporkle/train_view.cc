@@ -88,7 +88,7 @@ void TrainView::start(train::Trainer& trainer, const std::string& corpus) {
   screen_.tokens = tokens_before_ = trainer.tokens();
   screen_.note = "preparing the first step";
   event_every_ = std::max<int64_t>(1, (screen_.total_steps - first_step_) / kMostStepEvents);
-  started_s_ = drawn_s_ = now_s();
+  started_s_ = drawn_s_ = ready_s_ = now_s();
   if (json_) {
     print_event(JsonObject()
                     .add("event", "start")
@@ -118,6 +118,7 @@ void TrainView::first_step(train::Trainer& trainer) {
   if (json_) {
     print_event(JsonObject()
                     .add("event", "first_step")
+                    .add("seconds_to_ready", ready_s_ - opened_s_)
                     .add("seconds_since_start", seconds)
                     .add("kernels_compiled", kernels.compiles)
                     .add("kernels_loaded", kernels.disk_hits)
@@ -130,9 +131,9 @@ void TrainView::first_step(train::Trainer& trainer) {
                     .add("recomputes", memory.keep_every > 0));
   } else if (!terminal_.interactive()) {
     const auto bytes = [](size_t n) { return format_bytes(static_cast<double>(n)); };
-    std::printf("first step after %.2f s: %llu kernels compiled in %.2f s, %llu loaded\n", seconds,
-                static_cast<unsigned long long>(kernels.compiles), kernels.compile_seconds,
-                static_cast<unsigned long long>(kernels.disk_hits));
+    std::printf("ready after %.2f s, first step done after %.2f s: %llu kernels compiled in %.2f s, %llu loaded\n",
+                ready_s_ - opened_s_, seconds, static_cast<unsigned long long>(kernels.compiles),
+                kernels.compile_seconds, static_cast<unsigned long long>(kernels.disk_hits));
     std::printf("memory: %s planned at most: parameters %s, optimiser %s, gradients %s, activations %s%s\n",
                 bytes(memory.peak).c_str(), bytes(memory.parameters).c_str(), bytes(memory.optimizer).c_str(),
                 bytes(memory.gradients).c_str(), bytes(memory.activations).c_str(),

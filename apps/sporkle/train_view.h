@@ -50,7 +50,7 @@ class TrainView {
   TrainScreen screen_;
   SpeedEstimate speed_{30};
   const double opened_s_;
-  double started_s_, drawn_s_ = 0;
+  double started_s_, drawn_s_ = 0, ready_s_ = 0;
   int64_t first_step_ = 0, event_every_ = 1;
   uint64_t tokens_before_ = 0;
   double training_s_ = 0;
