@@ -117,10 +117,11 @@ TEST_F(TrainFlowTest, AWarmStartCompilesNothing) {
   EXPECT_EQ(field(last_line(damaged.out), "parameters_sha256"), sha256);
 }
 
-TEST_F(TrainFlowTest, ACacheThatCannotBeUsedIsSaidOnce) {
+TEST_F(TrainFlowTest, AKernelCacheThatCannotBeUsedIsSaidOnce) {
   write_config("bytes", "steps = 3\n");
-  write("no-folder", "");
-  const Output output = run({"train", "config.toml", "--json"}, {{"SPORKLE_CACHE", (folder_ / "no-folder").string()}});
+  std::filesystem::create_directory(folder_ / "cache");
+  write("cache/kernels", "a file where a folder should be");
+  const Output output = run({"train", "config.toml", "--json"}, {{"SPORKLE_CACHE", (folder_ / "cache").string()}});
   EXPECT_EQ(output.exit_code, 0) << output.err;
   const size_t said = output.err.find("compiled kernels are not kept");
   EXPECT_NE(said, std::string::npos) << output.err;
