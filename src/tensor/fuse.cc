@@ -160,6 +160,7 @@ class Planner {
         break;
       }
       default: {
+        if (node->op == Op::error) return *node->error;  // its memory was taken since this was made from it
         if (!is_inlined(node->op)) return internal_error("an operation that no kernel computes was planned");
         step.results = {node};
         SPORKLE_RETURN_IF_ERROR(build(node, node, &step.program));

@@ -82,7 +82,7 @@ TEST(TakenMemoryTest, AnUpdateRunsInPlaceAndTheOldValueIsAnError) {
   Tensor x = random_tensor(c, {100}, 1);
   std::vector<float> expected = read(x);
   const hal::Buffer* memory = x.node()->storage->buffer().get();
-  const Tensor old = x;
+  const Tensor old = x, view = x.slice(0, 10, 5), later = exp(x) * 2.0;
   for (int i = 0; i < 3; ++i) {
     const Tensor before = sum(x), next = plus_one(x).detach();
     ASSERT_TRUE(realize({next, before}).ok());
@@ -93,7 +93,9 @@ TEST(TakenMemoryTest, AnUpdateRunsInPlaceAndTheOldValueIsAnError) {
     EXPECT_EQ(read(x), expected);
     EXPECT_EQ(x.node()->storage->buffer().get(), memory);
   }
-  EXPECT_NE(old.to_host<float>().status().message().find("in place"), std::string::npos);
+  // The old value, a view of it, and what was made from it and had not run.
+  for (const Tensor& stale : {old, view, later})
+    EXPECT_NE(stale.to_host<float>().status().message().find("in place"), std::string::npos);
 }
 
 TEST(TakenMemoryTest, WhatIsSharedIsCopied) {
