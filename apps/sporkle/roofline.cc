@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "cache/kernel_cache.h"
+#include "codegen/cpu_target.h"
 #include "dsl/kernel.h"
 #include "hal/registry.h"
 
@@ -14,11 +15,6 @@ constexpr int kRounds = 5;
 constexpr int64_t kChains = 8;  // of fused multiply-adds side by side: enough to hide their latency
 constexpr int64_t kDepth = 1 << 14, kBlocks = 128;
 constexpr int64_t kCopied = int64_t{32} << 20;  // elements
-
-int vector_width(const std::string& target) {
-  if (target == "cpu:x86-64-v4") return 16;
-  return target == "cpu:x86-64-v3" ? 8 : 4;
-}
 
 // The shortest time of a few runs.
 Result<double> best_seconds(hal::Device& device, const hal::CommandBuffer& commands) {
@@ -45,7 +41,7 @@ Result<std::vector<float>> read(hal::Device& device, const hal::Binding& from, i
 }
 
 Result<double> measure_flops(hal::Device& device, cache::KernelCache& kernels) {
-  const int width = vector_width(device.info().target);
+  const int width = codegen::vector_width_of(device.info().target);
   const int64_t columns = width * kChains;
   const ir::Kernel kernel = dsl::trace("peak_fma", [](dsl::KernelBuilder& k) {
     const dsl::Buffer x = k.input(ir::DType::f32, "x"), y = k.output(ir::DType::f32, "y");
@@ -81,7 +77,7 @@ Result<double> measure_bytes(hal::Device& device, cache::KernelCache& kernels) {
     const dsl::Buffer x = k.input(ir::DType::f32, "x"), y = k.output(ir::DType::f32, "y");
     k.range("i", k.size("n"), [&](dsl::Expr i) { y.store(i, x[i]); });
   });
-  const std::string lanes = std::to_string(vector_width(device.info().target));
+  const std::string lanes = std::to_string(codegen::vector_width_of(device.info().target));
   SPORKLE_ASSIGN_OR_RETURN(const hal::ExecutableRef executable,
                            compile(kernels, kernel, "i:thread8192 i:vec" + lanes + "x2"));
   std::vector<float> values(static_cast<size_t>(kCopied));

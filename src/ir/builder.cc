@@ -143,6 +143,11 @@ const Node* Builder::fma(const Node* a, const Node* b, const Node* c) {
   return context_->make(Op::fma, a->type, {a, b, c});
 }
 
+const Node* Builder::dot(const Node* a, const Node* b, const Node* c) {
+  assert(a->type == DType::u32 && b->type == DType::u32);
+  return context_->make(Op::dot, c->type, {a, b, c});
+}
+
 const Node* Builder::select(const Node* condition, const Node* a, const Node* b) {
   assert(condition->type == DType::boolean && a->type == b->type);
   if (condition->is_constant()) return condition->value ? a : b;
@@ -180,7 +185,7 @@ const Node* Builder::reduce(Combine combine, int lanes, const Node* init, const 
                             const Node* b) {
   const uint8_t attribute = static_cast<uint8_t>(combine);
   const uint8_t lane_count = static_cast<uint8_t>(lanes);
-  if (combine == Combine::fma)
+  if (combine == Combine::fma || combine == Combine::dot)
     return context_->make(Op::reduce, init->type, {init, range, a, b}, 0, attribute, lane_count);
   return context_->make(Op::reduce, init->type, {init, range, a}, 0, attribute, lane_count);
 }

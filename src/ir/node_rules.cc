@@ -1,6 +1,7 @@
 #include "ir/node_rules.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 
 #include "ir/arithmetic.h"
@@ -62,6 +63,8 @@ Rule rule_of(Op op) {
       return {1, 1, Form::uniform, kNumbers};
     case Op::fma:
       return {3, 3, Form::uniform, kFloats};
+    case Op::dot:
+      return {3, 3, Form::other, set_of(DType::f32, DType::i32)};
     case Op::sqrt:
     case Op::floor:
     case Op::exp:
@@ -162,6 +165,8 @@ Status NodeRules::check(const Node* node) {
       return check_scratch(node);
     case Op::range:
       return check_range(node);
+    case Op::dot:
+      return check_dot(node);
     case Op::select:
       return check_select(node);
     case Op::bitcast:
@@ -251,6 +256,23 @@ Status NodeRules::check_range(const Node* node) const {
   return {};
 }
 
+// Sources a, b, c of a dot product, or init, range, a, b of a reduction by it.
+Status NodeRules::check_dot(const Node* node) const {
+  const bool is_reduce = node->op == Op::reduce;
+  const std::string what = is_reduce ? "by dot " : "";
+  if (!contains(set_of(DType::f32, DType::i32), node->type))
+    return error(node, what + "does not exist for type " + text(node->type));
+  for (const size_t i : is_reduce ? std::array<size_t, 2>{2, 3} : std::array<size_t, 2>{0, 1})
+    if (node->src(i)->type != DType::u32)
+      return error(node, what + "multiplies what is packed in u32, not " + text(node->src(i)->type));
+  if (const Node* sum = node->src(is_reduce ? 0 : 2); sum->type != node->type)
+    return error(node, what + "of type " + text(node->type) + " adds to " + text(sum->type));
+  if (node->type == DType::f32 && kernel_.numerics != Numerics::fast)
+    return error(node, what + "of bf16 rounds as the processor likes; a " +
+                           std::string(numerics_name(kernel_.numerics)) + " kernel cannot have it");
+  return {};
+}
+
 Status NodeRules::check_select(const Node* node) const {
   if (node->src(0)->type != DType::boolean)
     return error(node, "needs a bool as its condition, not " + text(node->src(0)->type));
@@ -290,19 +312,22 @@ Status NodeRules::check_access(const Node* node) const {
 }
 
 Status NodeRules::check_reduce(const Node* node) const {
-  if (node->attribute > static_cast<uint8_t>(Combine::fma)) return error(node, "has an unknown way to combine");
-  const bool is_fma = node->combine() == Combine::fma;
-  if (node->source_count != (is_fma ? 4u : 3u))
-    return error(node, is_fma ? "by fma takes init, range, a and b" : "takes init, range and one value");
+  if (node->attribute > static_cast<uint8_t>(Combine::dot)) return error(node, "has an unknown way to combine");
+  const bool is_fma = node->combine() == Combine::fma, is_dot = node->combine() == Combine::dot;
+  const std::string how(combine_name(node->combine()));
+  if (node->source_count != (is_fma || is_dot ? 4u : 3u))
+    return error(node,
+                 is_fma || is_dot ? "by " + how + " takes init, range, a and b" : "takes init, range and one value");
   const Node* range = node->src(1);
   if (range->op != Op::range || range->range_kind() != RangeKind::serial)
     return error(node, "needs a serial range as its second source, not " + describe(range));
+  if (is_dot) SPORKLE_RETURN_IF_ERROR(check_dot(node));
   for (const Node* source : node->src())
-    if (source != range && source->type != node->type)
+    if (!is_dot && source != range && source->type != node->type)
       return error(node, "of type " + text(node->type) + " has a source of type " + text(source->type));
   if (is_fma && !is_float(node->type)) return error(node, "by fma does not exist for type " + text(node->type));
-  if (!std::has_single_bit(node->lanes) || (is_fma && node->lanes != 1))
-    return error(node, "has " + std::to_string(node->lanes) + " lanes; it takes a power of two, and 1 by fma");
+  if (!std::has_single_bit(node->lanes) || ((is_fma || is_dot) && node->lanes != 1))
+    return error(node, "has " + std::to_string(node->lanes) + " lanes; it takes a power of two, and 1 by fma or dot");
   return {};
 }
 

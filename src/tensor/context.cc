@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "codegen/cpu_target.h"
 #include "tensor/plan_cache.h"
 
 namespace sporkle::tensor {
@@ -13,12 +14,6 @@ size_t size_class(size_t size_bytes) {
   const size_t size = std::max<size_t>(size_bytes, 64);
   const size_t step = std::max<size_t>(std::bit_floor(size) / 8, 64);
   return (size + step - 1) / step * step;
-}
-
-int vector_width_of(const std::string& target) {
-  if (target == "cpu:x86-64-v4") return 16;
-  if (target == "cpu:x86-64-v3") return 8;
-  return 4;
 }
 
 }  // namespace
@@ -41,7 +36,7 @@ Context::Context(hal::Device& device, cache::KernelCache& kernels, ContextOption
     : device_(&device),
       kernels_(&kernels),
       options_(std::move(options)),
-      vector_width_(vector_width_of(device.info().target)),
+      vector_width_(codegen::vector_width_of(device.info().target)),
       plans_(std::make_unique<PlanCache>()),
       signature_(std::make_unique<GraphSignature>()) {}
 
