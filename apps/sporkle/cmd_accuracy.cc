@@ -103,6 +103,7 @@ void register_accuracy(Cli& cli) {
   command.option("--device", &options->device, "Where our functions run; see `sporkle devices`");
   command.option("--threads", &options->threads, "Compute threads; 0: all cores").range(0, 1024);
   command.flag("--json", &options->json, "Print one JSON object a line");
+  command.computes();
   command.example("accuracy", "An even sample of a million inputs for each function, in a few seconds.");
   command.example("accuracy --function exp --exhaustive", "Every f32 number there is.");
   command.action([options] { return run_accuracy(*options); });

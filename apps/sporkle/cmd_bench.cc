@@ -189,6 +189,7 @@ void add_measuring_options(Command& command, BenchCommand* o) {
   command.option("--threads", &o->threads, "Threads, for rivals too; 0: as many as may be used").range(0, 1024);
   command.option("--rounds", &o->rounds, "Rounds, at least 7; ratios are per round, the median counts")
       .range(bench::kLeastRounds, 10000);
+  command.computes();
   add_output_options(command, o);
 }
 

@@ -205,6 +205,7 @@ void register_profile(Cli& cli) {
   command.flag("--json", &options->json, "Print one JSON object a kernel; the command's output goes to standard error");
   command.option("command", &options->command, "A command of sporkle, or any program that uses it, after --")
       .value_name("COMMAND");
+  command.computes();
   command.example("profile -- train examples/configs/kjv-small.toml --stop-after 20",
                   "Trains for twenty steps and lists the kernels that took longest, with their lines of code.");
   command.action([&cli, options] { return profile(cli, *options); });

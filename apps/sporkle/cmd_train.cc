@@ -81,6 +81,7 @@ void register_train(Cli& cli) {
   command.option("--device", &options->device, "Where to compute; `sporkle devices` lists them").value_name("ID");
   command.flag("--json", &options->json, "Print one event a line, the last with \"event\":\"summary\"");
   command.flag("--help-config", &options->help_config, "Explain every key of a config and exit");
+  command.computes();
   command.example("train examples/configs/kjv-small.toml", "Trains a small model on the King James Bible in minutes.");
   command.example("train my.toml --resume", "Goes on after Ctrl-C, which saves, or after a crash.");
   command.action([options] { return train_model(*options); });
