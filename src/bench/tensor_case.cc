@@ -70,14 +70,18 @@ Status TensorCase::prepare() {
   } else {
     hal::DeviceOptions device;
     device.threads = setting_.threads;
-    SPORKLE_ASSIGN_OR_RETURN(context_, tensor::Context::open(setting_.device, device));
+    tensor::ContextOptions options;
+    options.numerics = setting_.numerics;
+    SPORKLE_ASSIGN_OR_RETURN(context_, tensor::Context::open(setting_.device, device, options));
   }
   SPORKLE_RETURN_IF_ERROR(make_sets(&sets_, &problem_));
   for (const std::vector<HostArray>& set : sets_) {
     std::vector<Tensor>& tensors = inputs_.emplace_back();
     std::vector<const HostArray*>& arrays = problem_.inputs.emplace_back();
     for (const HostArray& array : set) {
-      SPORKLE_ASSIGN_OR_RETURN(Tensor tensor, upload(*context_, array));
+      SPORKLE_ASSIGN_OR_RETURN(const Tensor uploaded, upload(*context_, array));
+      Tensor tensor = prepare_input(uploaded);
+      SPORKLE_RETURN_IF_ERROR(tensor::realize({tensor}));
       tensors.push_back(std::move(tensor));
       arrays.push_back(&array);
     }

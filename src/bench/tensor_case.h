@@ -28,6 +28,8 @@ class TensorCase : public Case {
   // The operation and its parameters; the inputs of every set (f32, f64 or i32), and the outputs without bytes. What
   // judge() needs.
   virtual Status make_sets(std::vector<std::vector<HostArray>>* sets, Problem* problem) = 0;
+  // An input as build() is given it, from the uploaded array; called once for each.
+  virtual tensor::Tensor prepare_input(const tensor::Tensor& uploaded) { return uploaded; }
   // The outputs, in the order of problem().outputs. Called for every run.
   virtual std::vector<tensor::Tensor> build(std::span<const tensor::Tensor> inputs) = 0;
   // Compares with float64; `ours` in `strict` also bit for bit. Returns the largest relative error.

@@ -65,6 +65,12 @@ void apply_rule(const Tensor& y, const Tensor& dy, std::span<const Tensor> x, st
                                                                         : maximum_gradient(y, dy, x[0], node.dims);
       return;
     case Op::matmul:
+      if (x[0].dtype() != y.dtype()) {  // sums of 16-bit products
+        const Tensor low = dy.cast(x[0].dtype());
+        dx[0] = matmul(low, x[1].transpose(-1, -2));
+        dx[1] = matmul(x[0].transpose(-1, -2), low);
+        return;
+      }
       dx[0] = matmul(dy, x[1].transpose(-1, -2));
       dx[1] = matmul(x[0].transpose(-1, -2), dy);
       return;

@@ -12,6 +12,7 @@
 #include "cache/kernel_cache.h"
 #include "hal/device.h"
 #include "hal/registry.h"
+#include "ir/kernel.h"
 #include "lower/schedule.h"
 #include "tensor/node.h"
 
@@ -21,6 +22,11 @@ class PlanCache;
 struct GraphSignature;
 
 struct ContextOptions {
+  // What kernels may do to bits. `fast` lets products of bf16 use the processor's own instructions.
+  ir::Numerics numerics = ir::Numerics::strict;
+  // In which type products of f32 compute, with f32 sums: f32, bf16 or f16 (passes/mixed_precision.cc). Other than f32
+  // needs numerics = fast.
+  DType product_type = DType::f32;
   // False: every operation runs in a kernel of its own. The bits are the same; for tests and for finding bugs.
   bool fuse = true;
   // Graph passes to leave out, by name (passes/passes.h). The bits are the same; for tests and for finding bugs.

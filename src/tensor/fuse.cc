@@ -252,8 +252,11 @@ class Planner {
       if (accumulator || leaf.mask >= 0) return false;
       accumulator = &leaf;
     }
-    // More than one pass over k goes through the result's memory, which must then hold the product's type.
-    if (!accumulator || accumulator->view.offset != 0 || step->node->dtype != product->dtype) return false;
+    // More than one pass over k goes through the result's memory, which must then hold the product's type. Products of
+    // 16-bit operands take care of that themselves.
+    const bool any_type = product->inputs[0]->dtype != product->dtype;
+    if (!accumulator || accumulator->view.offset != 0 || (step->node->dtype != product->dtype && !any_type))
+      return false;
     if (program.cost() > kMaxEpilogueCost || element_count(program.loops) != product->count()) return false;
 
     // The loops in the order in which they run through the product's memory.

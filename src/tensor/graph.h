@@ -23,6 +23,8 @@ class SourceScope {
 
 NodeRef make_node(Op op, Context& context, DType dtype, const Shape& shape, std::vector<NodeRef> inputs);
 
+inline bool is_16_bit(DType type) { return type == DType::f16 || type == DType::bf16; }
+
 // The same values as a pointwise operation, which can be given storage of its own.
 Tensor copy_of(const Tensor& x);
 

@@ -20,6 +20,10 @@ Status Launcher::dispatch(const std::string& key, const std::string& schedule, c
   Status failure;
   const auto make = [&]() -> cache::KernelCache::Source {
     ir::Kernel kernel = trace();
+    if (kernel.numerics > context_.options().numerics)
+      failure = internal_error("kernel \"" + kernel.name + "\" is " + std::string(ir::numerics_name(kernel.numerics)) +
+                               " and was asked for where " +
+                               std::string(ir::numerics_name(context_.options().numerics)) + " holds");
     Result<lower::Schedule> parsed = parse_schedule(schedule, context_.vector_width());
     if (!parsed.ok()) {
       failure = parsed.status();

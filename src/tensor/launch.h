@@ -70,7 +70,8 @@ Result<lower::Schedule> parse_schedule(std::string_view text, int vector_width);
 Status launch_pointwise(Launcher& launcher, const Step& step);
 Status launch_reduce(Launcher& launcher, const Step& step);
 Status launch_matmul(Launcher& launcher, const Step& step);
-Status launch_workgroup_matmul(Launcher& launcher, const Step& step);  // on a GPU
+Status launch_low_precision_matmul(Launcher& launcher, const Step& step);  // of bf16, in `fast`
+Status launch_workgroup_matmul(Launcher& launcher, const Step& step);      // on a GPU
 // `unwanted`: storage for the results that step.results has no node for, in order.
 Status launch_call(Launcher& launcher, const Step& step, std::span<const std::shared_ptr<Storage>> unwanted);
 

@@ -16,8 +16,8 @@ constexpr int64_t kColumnChunk = 64;
 std::string typed(const char* name, DType type) { return std::string(name) + "." + std::string(ir::dtype_name(type)); }
 
 Status check_float(std::string_view what, const Tensor& x) {
-  if (ir::is_float(x.dtype())) return {};
-  return invalid_argument(std::string(what) + " needs floats, not " + std::string(ir::dtype_name(x.dtype())));
+  if (ir::is_float(x.dtype()) && !is_16_bit(x.dtype())) return {};
+  return invalid_argument(std::string(what) + " needs f32 or f64, not " + std::string(ir::dtype_name(x.dtype())));
 }
 
 Shape without_last(const Shape& shape) {

@@ -199,6 +199,13 @@ Tensor pointwise(Op op, std::span<const Tensor> x) {
   if (row.domain == Domain::real && !ir::is_float(type)) return wrong("needs f32 or f64; cast");
   if (row.domain == Domain::boolean && type != DType::boolean) return wrong("needs booleans");
 
+  if (is_16_bit(type) && op != Op::copy && op != Op::where) {  // computed in f32, rounded once
+    std::array<Tensor, 3> wide;
+    for (size_t i = 0; i < operands.size(); ++i) wide[i] = x[i].cast(DType::f32);
+    const Tensor result = pointwise(op, std::span<const Tensor>(wide));
+    return row.compares ? result : result.cast(type);
+  }
+
   Shape shape = x[0].shape();
   for (size_t i = 1; i < operands.size(); ++i) {
     if (x[i].shape() == shape) continue;
