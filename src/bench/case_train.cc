@@ -47,6 +47,8 @@ class TrainCase final : public Case {
   Status prepare() override {
     make_batch();
     optimization_.learning_rate = kLearningRate;
+    optimization_.numerics = ir::numerics_name(setting_.numerics);
+    optimization_.precision = ir::dtype_name(setting_.dtype);
     const train::Gpt2Shape shape{
         gpt_.layers, gpt_.heads, gpt_.width, gpt_.context, gpt_.vocab_size, gpt_.layer_norm_epsilon, 0.0};
     SPORKLE_ASSIGN_OR_RETURN(model_,
@@ -60,7 +62,7 @@ class TrainCase final : public Case {
     const double numbers[] = {kLearningRate,         optimization_.beta1,        optimization_.beta2,
                               optimization_.epsilon, optimization_.weight_decay, optimization_.gradient_clip};
     std::ranges::copy(numbers, optimizer_.values<double>().begin());
-    problem_.operation = "train";
+    if (setting_.dtype == ir::DType::f32) problem_.operation = "train";
     problem_.parameters = {{"layers", gpt_.layers},
                            {"heads", gpt_.heads},
                            {"width", gpt_.width},
@@ -168,7 +170,7 @@ class TrainCase final : public Case {
     const double losses[] = {loss_at(before), loss_at(then)};
     for (size_t i = 0; i < 2; ++i) {
       const double error = std::abs(losses_[i] / losses[i] - 1);
-      if (!(error <= 1e-5)) return beyond("the loss of step " + std::to_string(i + 1), losses_[i], losses[i]);
+      if (!(error <= loss_limit())) return beyond("the loss of step " + std::to_string(i + 1), losses_[i], losses[i]);
       worst_error_ = std::max(worst_error_, error);
     }
     // The slope along a gradient is its length.
@@ -179,7 +181,7 @@ class TrainCase final : public Case {
       below[i] -= kDistance * gradient[i] / norm;
     }
     const double slope = (loss_at(above) - loss_at(below)) / (2 * kDistance);
-    if (!(std::abs(norm / slope - 1) <= 1e-3)) return beyond("the gradient's norm", norm, slope);
+    if (!(std::abs(norm / slope - 1) <= 100 * loss_limit())) return beyond("the gradient's norm", norm, slope);
     return {};
   }
 
@@ -207,6 +209,9 @@ class TrainCase final : public Case {
     return {};
   }
 
+  // Of a loss's relative error; a hundred times as much of the gradient's norm. A bf16 has 8 bits where an f32 has 24.
+  double loss_limit() const { return setting_.dtype == ir::DType::f32 ? 1e-5 : 5e-4; }
+
   Setting setting_;
   GptProblem gpt_;
   int64_t rows_;
@@ -227,11 +232,14 @@ CaseKind train_case() {
   kind.summary = "A training step of a byte-level GPT-2";
   kind.shape_form = kForm;
   kind.default_shapes = {"6x384x6x256x8"};
-  kind.dtypes = {ir::DType::f32};
-  kind.numerics = {ir::Numerics::strict};
+  kind.dtypes = {ir::DType::f32, ir::DType::bf16, ir::DType::f16};
+  kind.numerics = {ir::Numerics::strict, ir::Numerics::fast};
   kind.rivals = {"PyTorch"};
   kind.default_rivals = {"PyTorch"};
   kind.make = [](const Setting& setting) -> Result<std::unique_ptr<Case>> {
+    if (setting.dtype != ir::DType::f32 && setting.numerics != ir::Numerics::fast)
+      return invalid_argument("training with products of " + std::string(ir::dtype_name(setting.dtype)) +
+                              " is measured with --numerics fast alone");
     SPORKLE_ASSIGN_OR_RETURN(const std::vector<int64_t> n, parse_extents(setting.shape, 5, kForm));
     GptProblem gpt{n[0], n[2], n[1], n[3], 256};
     if (gpt.width % gpt.heads != 0)

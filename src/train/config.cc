@@ -128,7 +128,11 @@ std::vector<Field> config_fields(TrainConfig& c) {
        "Steps between checkpoints. 0: only at the end."},
       {"train", "threads", IntegerField{&c.train.threads, 0, 4096},
        "Threads that compute. 0: one for each core. Results do not depend on it."},
-      {"train", "numerics", TextField{&c.train.numerics, {"strict"}}, "`strict`: the same bits on every machine."},
+      {"train", "numerics", TextField{&c.train.numerics, {"strict", "fast"}},
+       "`strict`: the same bits on every machine. `fast`: close values, where `precision` asks for them."},
+      {"train", "precision", TextField{&c.train.precision, {"f32", "bf16", "f16"}},
+       "Type of the operands of matrix products; sums, parameters and everything else stay f32. `bf16` is faster on "
+       "processors with AVX512_BF16. `f16` comes with dynamic loss scaling. Both need `numerics = \"fast\"`."},
 
       {"output", "directory", TextField{&c.output.directory, {}}, "Where checkpoints go."},
       {"output", "keep_checkpoints", IntegerField{&c.output.keep_checkpoints, 1, 1 << 20}, "Older ones are removed."},
@@ -242,6 +246,9 @@ Status validate_config(const TrainConfig& config) {
   if (config.train.min_learning_rate > config.train.learning_rate)
     return wrong("[train] min_learning_rate is " + number_text(config.train.min_learning_rate) +
                  ", more than learning_rate, which is " + number_text(config.train.learning_rate));
+  if (config.train.precision != "f32" && config.train.numerics != "fast")
+    return wrong("[train] precision is \"" + config.train.precision + "\" and numerics is \"" + config.train.numerics +
+                 "\"; other products than f32 need numerics = \"fast\"");
   if (config.tokens_per_step() > kMostTokensPerStep)
     return wrong("batch_size x gradient_accumulation x context is " + std::to_string(config.tokens_per_step()) +
                  " tokens in one step; at most " + std::to_string(kMostTokensPerStep) + " are possible");

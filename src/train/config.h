@@ -52,6 +52,7 @@ struct OptimizationConfig {
   int64_t checkpoint_every = 500;  // steps; 0: only at the end
   int64_t threads = 0;             // 0: one for each core
   std::string numerics = "strict";
+  std::string precision = "f32";  // in which products compute; other than f32 needs numerics = "fast"
   bool operator==(const OptimizationConfig&) const = default;
 };
 

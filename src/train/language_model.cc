@@ -33,7 +33,14 @@ Result<std::unique_ptr<LanguageModel>> LanguageModel::create(const Gpt2Shape& sh
   model->adamw_config_ = adamw_config(optimization);
   hal::DeviceOptions device;
   device.threads = choice.threads;
-  SPORKLE_ASSIGN_OR_RETURN(model->context_, tensor::Context::open(choice.device, device));
+  tensor::ContextOptions options;
+  if (optimization.numerics == "fast") options.numerics = ir::Numerics::fast;
+  if (optimization.precision == "bf16") options.product_type = ir::DType::bf16;
+  if (optimization.precision == "f16") {
+    options.product_type = ir::DType::f16;
+    model->loss_scale_ = kFirstScale;
+  }
+  SPORKLE_ASSIGN_OR_RETURN(model->context_, tensor::Context::open(choice.device, device, options));
   const nn::GptConfig config{
       shape.layers, shape.heads, shape.width, shape.context, shape.vocab_size, shape.layer_norm_epsilon, shape.dropout};
   SPORKLE_ASSIGN_OR_RETURN(nn::Gpt gpt,
@@ -58,6 +65,26 @@ void LanguageModel::reset_optimizer() { adamw_.emplace(*context_, adamw_config_,
 
 Result<StepResult> LanguageModel::step(const Batch& batch, int64_t accumulation, double learning_rate,
                                        nn::DropoutKey dropout) {
+  const bool scales = context_->options().product_type == ir::DType::f16;
+  while (true) {
+    bool overflow = false;
+    Result<StepResult> result = step_once(batch, accumulation, learning_rate, dropout, &overflow);
+    if (overflow && scales && loss_scale_ > kLeastScale) {
+      loss_scale_ /= 2;
+      good_steps_ = 0;
+      continue;
+    }
+    if (result.ok() && scales && ++good_steps_ >= kStepsToGrow && loss_scale_ < kMostScale) {
+      loss_scale_ *= 2;
+      good_steps_ = 0;
+    }
+    return result;
+  }
+}
+
+// `overflow`: the gradients are not finite although the loss is.
+Result<StepResult> LanguageModel::step_once(const Batch& batch, int64_t accumulation, double learning_rate,
+                                            nn::DropoutKey dropout, bool* overflow) {
   if (batch.rows <= 0 || accumulation <= 0 || batch.rows % accumulation != 0)
     return invalid_argument("a batch of " + std::to_string(batch.rows) + " sequences cannot be cut into " +
                             std::to_string(accumulation) + " equal parts");
@@ -77,7 +104,10 @@ Result<StepResult> LanguageModel::step(const Batch& batch, int64_t accumulation,
     // Parts of one step drop different elements.
     const nn::DropoutKey key{dropout.seed + static_cast<uint64_t>(part), dropout.step};
     last_loss = gpt_->loss(inputs, targets, &key);
-    SPORKLE_ASSIGN_OR_RETURN(std::vector<Tensor> more, tensor::grad(last_loss, parameters));
+    const Tensor differentiated = loss_scale_ == 1 ? last_loss : last_loss * loss_scale_;
+    SPORKLE_ASSIGN_OR_RETURN(std::vector<Tensor> more, tensor::grad(differentiated, parameters));
+    if (loss_scale_ != 1)
+      for (Tensor& gradient : more) gradient = gradient * (1 / loss_scale_);
     if (accumulation == 1) {
       gradients = std::move(more);
       break;
@@ -109,7 +139,8 @@ Result<StepResult> LanguageModel::step(const Batch& batch, int64_t accumulation,
     const auto norm_value = norm.item();
     const auto loss_value = accumulation == 1 ? last_loss.item() : Result<double>(mean_loss);
     status = !norm_value.ok() ? norm_value.status() : loss_value.status();
-    if (status.ok()) result = {*loss_value, *norm_value};
+    if (status.ok()) result = {*loss_value, *norm_value, loss_scale_};
+    *overflow = status.ok() && std::isfinite(result.loss) && !std::isfinite(result.gradient_norm);
   }
   if (status.ok() && !(std::isfinite(result.loss) && std::isfinite(result.gradient_norm)))
     status =

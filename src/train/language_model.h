@@ -35,6 +35,7 @@ struct Batch {
 struct StepResult {
   double loss = 0;           // nats a token, mean over the batch, before the step
   double gradient_norm = 0;  // before clipping
+  double loss_scale = 1;     // with which the gradients were computed
 };
 
 class LanguageModel {
@@ -54,6 +55,10 @@ class LanguageModel {
 
   // One optimiser step. The batch is cut into `accumulation` parts of equal size whose gradients are averaged; rows
   // must be a multiple of it. unavailable when the loss is not finite: the parameters are then as before.
+  //
+  // With products in f16 the loss is multiplied by a scale before it is differentiated, and the gradients divided by
+  // it, so that small ones do not vanish: dynamic loss scaling (Micikevicius et al., "Mixed Precision Training", 2018).
+  // Where gradients overflow the scale is halved and the step taken again; after kStepsToGrow good ones it doubles.
   Result<StepResult> step(const Batch& batch, int64_t accumulation, double learning_rate, nn::DropoutKey dropout);
   // Mean loss without dropout, nats a token.
   Result<double> loss(const Batch& batch);
@@ -76,12 +81,19 @@ class LanguageModel {
   void reset_optimizer();
 
  private:
+  static constexpr double kFirstScale = 65536, kLeastScale = 1, kMostScale = 0x1p24;
+  static constexpr int kStepsToGrow = 200;
+
   LanguageModel() = default;
+  Result<StepResult> step_once(const Batch& batch, int64_t accumulation, double learning_rate, nn::DropoutKey dropout,
+                               bool* overflow);
   Gpt2Shape shape_;
   nn::AdamWConfig adamw_config_;
   std::unique_ptr<tensor::Context> context_;  // outlives the tensors below
   std::optional<nn::Gpt> gpt_;
   std::optional<nn::AdamW> adamw_;
+  double loss_scale_ = 1;  // 1 but in f16
+  int good_steps_ = 0;     // since it changed
 };
 
 // SHA-256 of all parameters, as `sporkle checkpoint show` prints it.
