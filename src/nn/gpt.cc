@@ -100,7 +100,27 @@ Status Gpt::set_parameters(std::span<const float> values) {
   return {};
 }
 
+Status Gpt::quantize_int8() {
+  const auto quantize = [&](size_t index, bool transposed) -> Status {
+    Result<QuantizedWeight> weight = quantize_weight(parameter(index), transposed);
+    if (!weight.ok()) return weight.status().with_context(parameters_[index].name);
+    quantized_[index] = std::move(*weight);
+    return {};
+  };
+  for (const Block& block : blocks_)
+    for (const size_t index : {block.c_attn, block.c_proj, block.c_fc, block.mlp_proj})
+      SPORKLE_RETURN_IF_ERROR(quantize(index, false));
+  return quantize(wte_, true);
+}
+
+Tensor Gpt::to_vocabulary(const Tensor& x) const {
+  if (const auto found = quantized_.find(wte_); found != quantized_.end()) return quantized_linear(x, found->second);
+  return tensor::matmul(x, parameter(wte_).transpose(0, 1));
+}
+
 Tensor Gpt::linear(const Tensor& x, size_t weight) const {
+  if (const auto found = quantized_.find(weight); found != quantized_.end())
+    return quantized_linear(x, found->second) + parameter(weight + 1);
   return tensor::matmul(x, parameter(weight)) + parameter(weight + 1);
 }
 
@@ -154,7 +174,7 @@ Tensor Gpt::hidden(const Tensor& tokens, const DropoutKey* dropout, Cache* cache
 }
 
 Tensor Gpt::logits(const Tensor& tokens, const DropoutKey* dropout) const {
-  return tensor::matmul(hidden(tokens, dropout, nullptr), parameter(wte_).transpose(0, 1));
+  return to_vocabulary(hidden(tokens, dropout, nullptr));
 }
 
 Tensor Gpt::loss(const Tensor& tokens, const Tensor& targets, const DropoutKey* dropout) const {
@@ -166,8 +186,7 @@ Tensor Gpt::extend(const Tensor& tokens, Cache& cache) const {
   cache.keys.resize(blocks_.size());
   cache.values.resize(blocks_.size());
   const Tensor last = hidden(tokens, nullptr, &cache).slice(1, tokens.extent(1) - 1, 1);
-  const Tensor logits =
-      tensor::matmul(last.reshape({tokens.extent(0), config_.width}), parameter(wte_).transpose(0, 1));
+  const Tensor logits = to_vocabulary(last.reshape({tokens.extent(0), config_.width}));
   // The cache's new values in the same submission, so that no later step computes them again.
   std::vector<Tensor> all{logits};
   all.insert(all.end(), cache.keys.begin(), cache.keys.end());

@@ -4,11 +4,13 @@
 // A Gpt belongs to its Context's thread.
 #pragma once
 
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "base/status.h"
+#include "nn/quantized_linear.h"
 #include "tensor/tensor.h"
 
 namespace sporkle::nn {
@@ -62,6 +64,10 @@ class Gpt {
   tensor::Tensor loss(const tensor::Tensor& tokens, const tensor::Tensor& targets,
                       const DropoutKey* dropout = nullptr) const;
 
+  // From now on linear layers and the logits compute with weights of 8 bits (nn/quantized_linear.h): for inference
+  // alone. The parameters stay as they are.
+  Status quantize_int8();
+
   // Keys and values of the positions so far, for generation.
   struct Cache {
     int64_t length = 0;
@@ -80,6 +86,7 @@ class Gpt {
   size_t add(std::string name, const tensor::Shape& shape, double deviation, double mean, bool decay, uint64_t seed);
   const tensor::Tensor& parameter(size_t index) const { return parameters_[index].value; }
   tensor::Tensor linear(const tensor::Tensor& x, size_t weight) const;
+  tensor::Tensor to_vocabulary(const tensor::Tensor& x) const;
   tensor::Tensor norm(const tensor::Tensor& x, size_t weight) const;
   tensor::Tensor attention(const tensor::Tensor& x, size_t layer, const DropoutKey* dropout, Cache* cache) const;
   tensor::Tensor hidden(const tensor::Tensor& tokens, const DropoutKey* dropout, Cache* cache) const;
@@ -90,6 +97,7 @@ class Gpt {
   std::vector<Parameter> parameters_;
   size_t wte_ = 0, wpe_ = 0, ln_f_ = 0;
   std::vector<Block> blocks_;
+  std::map<size_t, QuantizedWeight> quantized_;  // by the parameter's index
 };
 
 }  // namespace sporkle::nn
