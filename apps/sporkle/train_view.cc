@@ -37,8 +37,11 @@ void append(History& history, double x, double y) {
   history.emplace_back(x, y);
 }
 
-std::string device_text(const hal::DeviceInfo& info) {
-  return info.target + ", " + std::to_string(info.threads) + (info.threads == 1 ? " thread" : " threads") + ", strict";
+std::string device_text(const hal::DeviceInfo& info, const train::OptimizationConfig& optimization) {
+  std::string text = info.target + ", " + std::to_string(info.threads) + (info.threads == 1 ? " thread" : " threads") +
+                     ", " + optimization.numerics;
+  if (optimization.precision != "f32") text += ", products in " + optimization.precision;
+  return text;
 }
 
 }  // namespace
@@ -82,7 +85,7 @@ void TrainView::start(train::Trainer& trainer, const std::string& corpus) {
   const hal::DeviceInfo& device = trainer.model().context().device().info();
   screen_.model = model_text(parameters);
   screen_.corpus = corpus + ", " + format_bytes(static_cast<double>(text.text_bytes));
-  screen_.device = device_text(device);
+  screen_.device = device_text(device, trainer.config().train);
   screen_.step = first_step_ = trainer.step();
   screen_.total_steps = trainer.config().total_steps();
   screen_.tokens = tokens_before_ = trainer.tokens();
@@ -101,6 +104,8 @@ void TrainView::start(train::Trainer& trainer, const std::string& corpus) {
                     .add("tokens_per_step", trainer.config().tokens_per_step())
                     .add("device", device.target)
                     .add("threads", device.threads)
+                    .add("numerics", trainer.config().train.numerics)
+                    .add("precision", trainer.config().train.precision)
                     .add("directory", trainer.config().output.directory));
   } else if (!terminal_.interactive()) {
     std::printf("Training a %s, on %s (%s tokens), with %s\n", screen_.model.c_str(), screen_.corpus.c_str(),
