@@ -8,8 +8,8 @@
 #include "bench/judge.h"
 #include "bench/tensor_case.h"
 #include "ir/node.h"
+#include "tensor/attention.h"
 #include "tensor/autograd.h"
-#include "tensor/layers.h"
 
 namespace sporkle::bench {
 namespace {
@@ -142,8 +142,7 @@ class AttentionCase final : public TensorCase {
 
   std::vector<Tensor> build(std::span<const Tensor> inputs) override {
     const double scale = 1.0 / std::sqrt(static_cast<double>(s_.size));
-    const Tensor scores = tensor::matmul(inputs[0], inputs[1].transpose(-1, -2));
-    const Tensor y = tensor::matmul(tensor::causal_softmax(scores, scale), inputs[2]);
+    const Tensor y = tensor::attention(inputs[0], inputs[1], inputs[2], {.scale = scale});
     if (!s_.backward) return {y};
     const auto gradients = tensor::grad(sum(y * inputs[3]), inputs.first(3));
     if (!gradients.ok()) return std::vector<Tensor>(4, tensor::error_tensor(&context(), gradients.status()));

@@ -1,6 +1,7 @@
 #include "ir/builder.h"
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
 
 namespace sporkle::ir {
@@ -112,6 +113,10 @@ const Node* Builder::simplify_integer(Op op, const Node* a, const Node* b) {
       return nullptr;
     case Op::mod:
       if (b->is_constant(1)) return zero();
+      // Wrapping keeps the low bits, which are 0 in a multiple of a power of two.
+      if (b->is_constant() && b->value > 0 && std::has_single_bit(static_cast<uint64_t>(b->value)) &&
+          a->op == Op::mul && a->src(1)->is_constant() && a->src(1)->value % b->value == 0)
+        return zero();
       return nullptr;
     case Op::min:
     case Op::max:

@@ -6,6 +6,10 @@
 
 namespace sporkle::tensor {
 
+std::string typed_key(std::string_view name, DType type) {
+  return std::string(name) + "." + std::string(ir::dtype_name(type));
+}
+
 uint64_t scalar_bits(int64_t value) { return static_cast<uint64_t>(value); }
 uint64_t scalar_bits(DType type, double value) { return static_cast<uint64_t>(ir::constant_bits(type, value)); }
 

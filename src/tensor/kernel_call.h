@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "dsl/kernel.h"
@@ -31,6 +32,9 @@ struct KernelCall {
   std::vector<uint64_t> scalars;  // bits, see scalar_bits
   KernelGradient gradient;        // none: a loss that depends on the results is an error
 };
+
+// The key of a kernel that its name and element type determine: "name.type".
+std::string typed_key(std::string_view name, DType type);
 
 // The bits of a kernel argument.
 uint64_t scalar_bits(int64_t value);

@@ -3,6 +3,7 @@
 #include <functional>
 #include <set>
 
+#include "tensor/attention.h"
 #include "tensor/autograd.h"
 #include "tensor/convolution.h"
 #include "tensor/layers.h"
@@ -274,16 +275,30 @@ std::vector<GradientCase> gradient_cases() {
       {"layer_norm", {{3, 5}, {5}, {5}}, [](Tensors x) { return layer_norm(x[0], x[1], x[2], 1e-5); }},
       {"causal_softmax", {{2, 3, 3}}, [](Tensors x) { return causal_softmax(x[0], 0.7); }},
       {"causal_softmax after a cache", {{2, 5}}, [](Tensors x) { return causal_softmax(x[0], 0.7); }},
-      {"split_heads",
-       {{2, 3, 12}},
+      {"attention",
+       {{1, 4, 3, 2}, {1, 2, 5, 2}, {1, 2, 5, 2}},
        [](Tensors x) {
-         const Heads heads = split_heads(x[0], 2);
-         return heads.queries * heads.keys + exp(heads.values);
+         return attention(x[0], x[1], x[2], {0.7, 0.25, {1, 2, 3}});
+       }},
+      {"packed_attention", {{2, 3, 8}}, [](Tensors x) { return packed_attention(x[0], 2, 1, {0.7}); }},
+      {"rms_norm", {{3, 5}, {5}}, [](Tensors x) { return rms_norm(x[0], x[1], 1e-5); }},
+      {"swiglu", {{3, 5}, {3, 5}}, [](Tensors x) { return swiglu(x[0], x[1]); }},
+      {"rotary",
+       {{2, 3, 14}},
+       [](Tensors x) {
+         const RotaryTables tables = rotary_tables(x[0].context(), 4, 4, 100.0, x[0].dtype());
+         return rotary(x[0], tables, 3, 1);
        }},
       {"cross_entropy",
        {{3, 5}},
        [](Tensors x) {
          return cross_entropy(x[0], from_host<int32_t>(x[0].context(), std::vector<int32_t>{4, 0, 2}, {3}));
+       }},
+      {"linear_cross_entropy",
+       {{3, 2}, {5, 2}},
+       [](Tensors x) {
+         const Tensor targets = from_host<int32_t>(x[0].context(), std::vector<int32_t>{4, 0, 2}, {3});
+         return linear_cross_entropy(x[0], x[1], targets);
        }},
       {"embedding",
        {{4, 3}},

@@ -41,11 +41,7 @@ void gradient_gelu(const Tensor&, const Tensor& dy, std::span<const Tensor> x, s
 }
 
 // The operands of the random operations: element number (i64), counter (u32), key (u32).
-Expr compute_uniform(KernelBuilder&, const Expr* x, DType type) {
-  Expr low = dsl::cast(DType::u32, x[0]), high = x[1];
-  philox2x32(&low, &high, x[2]);
-  return dsl::cast(type, dsl::cast(DType::i32, low >> 8)) * dsl::constant(type, 0x1p-24);
-}
+Expr compute_uniform(KernelBuilder&, const Expr* x, DType type) { return uniform_element(x[0], x[1], x[2], type); }
 
 Expr compute_normal(KernelBuilder&, const Expr* x, DType type) {
   Expr low = dsl::cast(DType::u32, x[0]), high = x[1];
