@@ -165,6 +165,35 @@ TEST_F(TrainFlowTest, CtrlCSavesAndSaysHowToGoOn) {
   EXPECT_NE(resumed.out.find("sporkle train config.toml --resume"), std::string::npos) << resumed.out;
 }
 
+TEST_F(TrainFlowTest, ALlamaTrainsResumesAndWrites) {
+  const auto configure = [&](const std::string& directory) {
+    write("config.toml",
+          "[data]\npath = \"text.txt\"\nvalidation_fraction = 0.1\n[model]\narchitecture = \"llama\"\nlayers = 2\n"
+          "heads = 4\nkv_heads = 2\nwidth = 32\ncontext = 32\ndropout = 0.1\nhead = \"separate\"\n[output]\n"
+          "directory = \"" +
+              directory +
+              "\"\n[train]\nbatch_size = 8\nlearning_rate = 5e-3\nwarmup_steps = 5\neval_batches = 2\nsteps = 40\n");
+  };
+  configure("whole");
+  const std::string whole = last_line(ok({"train", "config.toml", "--json"}).out);
+  EXPECT_LT(number(whole, "validation_loss"), 3.5);
+  configure("parts");
+  ok({"train", "config.toml", "--stop-after", "15", "--threads", "1"});
+  const std::string parts = last_line(ok({"train", "config.toml", "--resume", "--json"}).out);
+  EXPECT_EQ(field(parts, "parameters_sha256"), field(whole, "parameters_sha256"));
+
+  EXPECT_NE(ok({"checkpoint", "show", "parts"}).out.find("Llama: 2 layers, 4 heads over 2"), std::string::npos);
+  EXPECT_NEAR(number(ok({"eval", "parts", "text.txt", "--last", "0.1", "--json"}).out, "loss"),
+              number(whole, "validation_loss"), 1e-6);
+  const std::string written = last_line(ok({"generate", "parts", "--prompt", "the river", "-n", "60", "--json"}).out);
+  EXPECT_EQ(number(written, "tokens"), 60);
+
+  write("config.toml", "[data]\npath = \"text.txt\"\n[model]\nkv_heads = 2\n");
+  const Output wrong = run({"train", "config.toml"});
+  EXPECT_EQ(wrong.exit_code, 1);
+  EXPECT_NE(wrong.err.find("architecture = \"llama\""), std::string::npos) << wrong.err;
+}
+
 TEST_F(TrainFlowTest, ATokenizerOfItsOwnServesTraining) {
   ok({"tokenizer", "train", "text.txt", "--vocab-size", "300", "-o", "words.json"});
   write_config("words.json", "steps = 5\n");

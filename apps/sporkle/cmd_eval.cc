@@ -40,7 +40,7 @@ Status print_logits(LoadedModel& loaded, const train::TokenFile& file) {
   std::vector<int32_t> ids(static_cast<size_t>(length));
   file.read(0, ids);
   const tensor::Tensor tokens = tensor::from_host<int32_t>(loaded.model->context(), ids, {1, length});
-  SPORKLE_ASSIGN_OR_RETURN(const std::vector<float> logits, loaded.model->gpt().logits(tokens).to_host<float>());
+  SPORKLE_ASSIGN_OR_RETURN(const std::vector<float> logits, loaded.model->decoder().logits(tokens).to_host<float>());
   JsonArray token_list;
   for (const int32_t id : ids) token_list.add(id);
   std::printf("{\"tokens\":%s,\"logits\":[", token_list.text().c_str());
@@ -100,7 +100,7 @@ void register_eval(Cli& cli) {
   Command command = cli.command("eval", "Measure how well a model predicts a text");
   command
       .option("checkpoint", &options->checkpoint,
-              "A checkpoint (Sporkle's or a Hugging Face GPT-2), or a folder of them: the latest is used")
+              "A checkpoint (Sporkle's or a Hugging Face GPT-2 or Llama), or a folder of them: the latest is used")
       .required()
       .value_name("CHECKPOINT");
   command.option("text", &options->data.path, "A UTF-8 file, or a folder of them").value_name("TEXT");

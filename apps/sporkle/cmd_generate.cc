@@ -132,7 +132,7 @@ void register_generate(Cli& cli) {
   Command command = cli.command("generate", "Write text with a trained model");
   command
       .option("checkpoint", &options->checkpoint,
-              "A checkpoint (Sporkle's or a Hugging Face GPT-2), or a folder of them: the latest is used")
+              "A checkpoint (Sporkle's or a Hugging Face GPT-2 or Llama), or a folder of them: the latest is used")
       .required()
       .value_name("CHECKPOINT");
   command.option("-p,--prompt", &options->prompt, "What the text begins with").value_name("TEXT");

@@ -47,7 +47,7 @@ class TrainCase final : public Case {
   Status prepare() override {
     make_batch();
     optimization_.learning_rate = kLearningRate;
-    const train::Gpt2Shape shape{
+    const train::ModelShape shape{
         gpt_.layers, gpt_.heads, gpt_.width, gpt_.context, gpt_.vocab_size, gpt_.layer_norm_epsilon, 0.0};
     SPORKLE_ASSIGN_OR_RETURN(model_,
                              train::LanguageModel::create(shape, optimization_, {setting_.device, setting_.threads}));
@@ -190,7 +190,7 @@ class TrainCase final : public Case {
     for (size_t p = 0; p < after.parameters.size(); ++p) {
       const auto &values = after.parameters[p].values, &first = after.optimizer[2 * p].values,
                  &second = after.optimizer[2 * p + 1].values;
-      const double keep = model_->gpt().parameters()[p].decay ? 1 - kLearningRate * optimization_.weight_decay : 1;
+      const double keep = model_->decoder().parameters()[p].decay ? 1 - kLearningRate * optimization_.weight_decay : 1;
       for (size_t i = 0; i < values.size(); ++i, ++flat) {
         const double g = first[i] / (1 - optimization_.beta1);
         const double value = before[flat] * keep - kLearningRate * g / (std::abs(g) + optimization_.epsilon);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "nn/gpt.h"
+#include "nn/llama.h"
 #include "tensor/autograd.h"
 
 namespace sporkle::train {
@@ -23,9 +25,22 @@ Tensor tokens(tensor::Context& context, std::span<const int32_t> values, int64_t
 
 std::vector<int64_t> dims(const tensor::Shape& shape) { return {shape.begin(), shape.end()}; }
 
+Result<std::unique_ptr<nn::Decoder>> make_decoder(tensor::Context& context, const ModelShape& s, uint64_t seed) {
+  if (s.architecture == Architecture::llama) {
+    const nn::LlamaConfig config{s.layers,      s.heads,   s.kv_heads,   s.width,
+                                 s.inner_width, s.context, s.vocab_size, s.layer_norm_epsilon,
+                                 s.rotary_base, s.tied,    s.dropout};
+    SPORKLE_ASSIGN_OR_RETURN(nn::Llama llama, nn::Llama::create(context, config, seed));
+    return std::unique_ptr<nn::Decoder>(std::make_unique<nn::Llama>(std::move(llama)));
+  }
+  const nn::GptConfig config{s.layers, s.heads, s.width, s.context, s.vocab_size, s.layer_norm_epsilon, s.dropout};
+  SPORKLE_ASSIGN_OR_RETURN(nn::Gpt gpt, nn::Gpt::create(context, config, seed));
+  return std::unique_ptr<nn::Decoder>(std::make_unique<nn::Gpt>(std::move(gpt)));
+}
+
 }  // namespace
 
-Result<std::unique_ptr<LanguageModel>> LanguageModel::create(const Gpt2Shape& shape,
+Result<std::unique_ptr<LanguageModel>> LanguageModel::create(const ModelShape& shape,
                                                              const OptimizationConfig& optimization,
                                                              const DeviceChoice& choice) {
   std::unique_ptr<LanguageModel> model(new LanguageModel);
@@ -34,11 +49,8 @@ Result<std::unique_ptr<LanguageModel>> LanguageModel::create(const Gpt2Shape& sh
   hal::DeviceOptions device;
   device.threads = choice.threads;
   SPORKLE_ASSIGN_OR_RETURN(model->context_, tensor::Context::open(choice.device, device));
-  const nn::GptConfig config{
-      shape.layers, shape.heads, shape.width, shape.context, shape.vocab_size, shape.layer_norm_epsilon, shape.dropout};
-  SPORKLE_ASSIGN_OR_RETURN(nn::Gpt gpt,
-                           nn::Gpt::create(*model->context_, config, static_cast<uint64_t>(optimization.seed)));
-  model->gpt_ = std::move(gpt);
+  SPORKLE_ASSIGN_OR_RETURN(model->decoder_,
+                           make_decoder(*model->context_, shape, static_cast<uint64_t>(optimization.seed)));
   model->reset_optimizer();
   return model;
 }
@@ -54,7 +66,7 @@ Result<std::unique_ptr<LanguageModel>> LanguageModel::from_checkpoint(const Chec
   return model;
 }
 
-void LanguageModel::reset_optimizer() { adamw_.emplace(*context_, adamw_config_, gpt_->parameters()); }
+void LanguageModel::reset_optimizer() { adamw_.emplace(*context_, adamw_config_, decoder_->parameters()); }
 
 Result<StepResult> LanguageModel::step(const Batch& batch, int64_t accumulation, double learning_rate,
                                        nn::DropoutKey dropout) {
@@ -62,7 +74,7 @@ Result<StepResult> LanguageModel::step(const Batch& batch, int64_t accumulation,
     return invalid_argument("a batch of " + std::to_string(batch.rows) + " sequences cannot be cut into " +
                             std::to_string(accumulation) + " equal parts");
   std::vector<Tensor> parameters;
-  for (const nn::Parameter& p : gpt_->parameters()) parameters.push_back(p.value);
+  for (const nn::Parameter& p : decoder_->parameters()) parameters.push_back(p.value);
   const auto part_tokens = static_cast<size_t>(static_cast<int64_t>(batch.inputs.size()) / accumulation);
   const int64_t part_rows = batch.rows / accumulation;
   const double share = 1.0 / static_cast<double>(accumulation);
@@ -76,7 +88,7 @@ Result<StepResult> LanguageModel::step(const Batch& batch, int64_t accumulation,
     const Tensor targets = tokens(*context_, batch.targets.subspan(first, part_tokens), part_rows);
     // Parts of one step drop different elements.
     const nn::DropoutKey key{dropout.seed + static_cast<uint64_t>(part), dropout.step};
-    last_loss = gpt_->loss(inputs, targets, &key);
+    last_loss = decoder_->loss(inputs, targets, &key);
     SPORKLE_ASSIGN_OR_RETURN(std::vector<Tensor> more, tensor::grad(last_loss, parameters));
     if (accumulation == 1) {
       gradients = std::move(more);
@@ -96,12 +108,12 @@ Result<StepResult> LanguageModel::step(const Batch& batch, int64_t accumulation,
   }
 
   // Kept so that a step that goes wrong can be taken back.
-  const std::vector<nn::Parameter> before = gpt_->parameters();
+  const std::vector<nn::Parameter> before = decoder_->parameters();
   const nn::AdamW optimizer_before = *adamw_;
-  const Tensor norm = adamw_->update(gpt_->parameters(), gradients, learning_rate);
+  const Tensor norm = adamw_->update(decoder_->parameters(), gradients, learning_rate);
   std::vector<Tensor> results{norm};
   if (accumulation == 1) results.push_back(last_loss);
-  for (const nn::Parameter& p : gpt_->parameters()) results.push_back(p.value);
+  for (const nn::Parameter& p : decoder_->parameters()) results.push_back(p.value);
   adamw_->append_state(&results);
   Status status = tensor::realize(results);
   StepResult result;
@@ -116,7 +128,7 @@ Result<StepResult> LanguageModel::step(const Batch& batch, int64_t accumulation,
         unavailable("the loss or its gradient is not finite (loss " + std::to_string(result.loss) + ", gradient norm " +
                     std::to_string(result.gradient_norm) + "); a lower learning rate or a longer warm-up helps");
   if (!status.ok()) {
-    gpt_->parameters() = before;
+    decoder_->parameters() = before;
     *adamw_ = optimizer_before;
     return status;
   }
@@ -124,13 +136,14 @@ Result<StepResult> LanguageModel::step(const Batch& batch, int64_t accumulation,
 }
 
 Result<double> LanguageModel::loss(const Batch& batch) {
-  return gpt_->loss(tokens(*context_, batch.inputs, batch.rows), tokens(*context_, batch.targets, batch.rows)).item();
+  return decoder_->loss(tokens(*context_, batch.inputs, batch.rows), tokens(*context_, batch.targets, batch.rows))
+      .item();
 }
 
 Result<LanguageModel::Snapshot> LanguageModel::snapshot() {
   Snapshot snapshot;
   snapshot.optimizer_steps = adamw_->step();
-  const auto& parameters = gpt_->parameters();
+  const auto& parameters = decoder_->parameters();
   for (size_t i = 0; i < parameters.size(); ++i) {
     const auto add = [&](std::vector<OwnedTensor>& to, std::string name, const Tensor& value) -> Status {
       SPORKLE_ASSIGN_OR_RETURN(std::vector<float> host, value.to_host<float>());
@@ -154,7 +167,7 @@ Status LanguageModel::restore(const LoadedTrainingState& state) {
     *to = tensor::from_host<float>(*context_, found->values, shape);
     return to->status();
   };
-  const auto& parameters = gpt_->parameters();
+  const auto& parameters = decoder_->parameters();
   std::vector<Tensor> first(parameters.size()), second(parameters.size());
   for (size_t i = 0; i < parameters.size(); ++i) {
     const tensor::Shape& shape = parameters[i].value.shape();

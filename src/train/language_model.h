@@ -1,4 +1,4 @@
-// A GPT-2 model with its optimiser on one device: what training, evaluation, generation and a mesh worker share.
+// A model with its optimiser on one device: what training, evaluation, generation and a mesh worker share.
 //
 // Owns its device context. Belongs to one thread at a time.
 #pragma once
@@ -13,7 +13,7 @@
 
 #include "base/status.h"
 #include "nn/adamw.h"
-#include "nn/gpt.h"
+#include "nn/decoder.h"
 #include "tensor/context.h"
 #include "train/checkpoint.h"
 #include "train/config.h"
@@ -40,17 +40,17 @@ struct StepResult {
 class LanguageModel {
  public:
   // A fresh model, initialised from the seed alone.
-  static Result<std::unique_ptr<LanguageModel>> create(const Gpt2Shape& shape, const OptimizationConfig& optimization,
+  static Result<std::unique_ptr<LanguageModel>> create(const ModelShape& shape, const OptimizationConfig& optimization,
                                                        const DeviceChoice& choice);
   // With a checkpoint's parameters; its optimiser starts anew unless restore() follows.
   static Result<std::unique_ptr<LanguageModel>> from_checkpoint(const Checkpoint& checkpoint,
                                                                 const OptimizationConfig& optimization,
                                                                 const DeviceChoice& choice);
 
-  const Gpt2Shape& shape() const { return shape_; }
-  nn::Gpt& gpt() { return *gpt_; }
+  const ModelShape& shape() const { return shape_; }
+  nn::Decoder& decoder() { return *decoder_; }
   tensor::Context& context() { return *context_; }
-  size_t parameter_count() const { return static_cast<size_t>(gpt_->parameter_count()); }
+  size_t parameter_count() const { return static_cast<size_t>(decoder_->parameter_count()); }
 
   // One optimiser step. The batch is cut into `accumulation` parts of equal size whose gradients are averaged; rows
   // must be a multiple of it. unavailable when the loss is not finite: the parameters are then as before.
@@ -58,9 +58,9 @@ class LanguageModel {
   // Mean loss without dropout, nats a token.
   Result<double> loss(const Batch& batch);
 
-  // All parameters one after the other, in the order of gpt2_parameters(shape()).
-  Status get_parameters(std::span<float> values) { return gpt_->get_parameters(values); }
-  Status set_parameters(std::span<const float> values) { return gpt_->set_parameters(values); }
+  // All parameters one after the other, in the order of model_parameters(shape()).
+  Status get_parameters(std::span<float> values) { return decoder_->get_parameters(values); }
+  Status set_parameters(std::span<const float> values) { return decoder_->set_parameters(values); }
 
   // A copy of everything on the host, for a checkpoint.
   struct Snapshot {
@@ -77,10 +77,10 @@ class LanguageModel {
 
  private:
   LanguageModel() = default;
-  Gpt2Shape shape_;
+  ModelShape shape_;
   nn::AdamWConfig adamw_config_;
   std::unique_ptr<tensor::Context> context_;  // outlives the tensors below
-  std::optional<nn::Gpt> gpt_;
+  std::unique_ptr<nn::Decoder> decoder_;
   std::optional<nn::AdamW> adamw_;
 };
 

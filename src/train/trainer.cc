@@ -36,14 +36,20 @@ Status check_writable(const std::filesystem::path& directory) {
 
 }  // namespace
 
-Gpt2Shape model_shape(const TrainConfig& config, const Tokenizer& tokenizer) {
-  Gpt2Shape shape;
+ModelShape model_shape(const TrainConfig& config, int64_t vocab_size) {
+  ModelShape shape;
   shape.layers = config.model.layers;
   shape.heads = config.model.heads;
   shape.width = config.model.width;
   shape.context = config.model.context;
-  shape.vocab_size = tokenizer.vocab_size();
+  shape.vocab_size = vocab_size;
   shape.dropout = config.model.dropout;
+  if (config.model.architecture != "llama") return shape;
+  shape.architecture = Architecture::llama;
+  shape.kv_heads = config.model.kv_heads > 0 ? config.model.kv_heads : shape.heads;
+  shape.inner_width = config.model.inner_width > 0 ? config.model.inner_width : (shape.width * 8 / 3 + 63) / 64 * 64;
+  shape.rotary_base = config.model.rotary_base;
+  shape.tied = config.model.head == "tied";
   return shape;
 }
 
@@ -72,7 +78,8 @@ Result<std::unique_ptr<Trainer>> Trainer::create(const TrainConfig& config, cons
   SPORKLE_RETURN_IF_ERROR(check_writable(config.output.directory));
   std::unique_ptr<Trainer> trainer(new Trainer(config, std::move(dataset)));
   SPORKLE_ASSIGN_OR_RETURN(
-      trainer->model_, LanguageModel::create(model_shape(config, trainer->dataset_.tokenizer()), config.train, choice));
+      trainer->model_,
+      LanguageModel::create(model_shape(config, trainer->dataset_.tokenizer().vocab_size()), config.train, choice));
   if (resume) SPORKLE_RETURN_IF_ERROR(trainer->resume());
   return trainer;
 }

@@ -17,7 +17,7 @@
 namespace sporkle::train {
 
 // The model that a configuration describes for a tokenizer.
-Gpt2Shape model_shape(const TrainConfig& config, const Tokenizer& tokenizer);
+ModelShape model_shape(const TrainConfig& config, int64_t vocab_size);
 nn::LearningRateSchedule learning_rate_schedule(const TrainConfig& config);
 
 struct StepReport {
