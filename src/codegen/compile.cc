@@ -5,7 +5,9 @@
 #include "base/log.h"
 #include "codegen/llvm/emitter.h"
 #include "codegen/llvm/library.h"
+#include "codegen/matrix_product.h"
 #include "codegen/spirv/emitter.h"
+#include "codegen/spirv/matrix_emitter.h"
 #include "ir/text.h"
 
 namespace sporkle::codegen {
@@ -38,7 +40,7 @@ std::vector<std::byte> bytes_of(std::string_view text) {
 
 }  // namespace
 
-std::string_view version() { return "sporkle-codegen-3"; }
+std::string_view version() { return "sporkle-codegen-4"; }
 
 std::vector<std::string_view> host_cpu_levels() { return {kCpuLevels, kCpuLevels + best_level() + 1}; }
 
@@ -64,6 +66,16 @@ Result<std::vector<std::byte>> compile(const ir::Kernel& kernel, const lower::Sc
   if (seen) show_pass = [&](std::string_view pass, const ir::Kernel& after) { seen(pass, ir::print(after)); };
   if (target.starts_with(kVulkanPrefix)) {
     SPORKLE_ASSIGN_OR_RETURN(const VulkanTarget vulkan, VulkanTarget::parse(target));
+    SPORKLE_RETURN_IF_ERROR(lower::check_ranges(kernel, schedule).with_context(context));
+    if (kernel.numerics == ir::Numerics::fast) {
+      const ir::Kernel copy = lower::clone(kernel);
+      if (const auto product = find_matrix_product(copy)) {
+        const spirv::MatrixTile tile = spirv::choose_matrix_tile(*product, vulkan, schedule);
+        const auto code = spirv::emit_matrix_product(copy, *product, tile, vulkan);
+        if (code.ok()) return encode(*code);
+        if (code.status().code() != Code::unsupported) return code.status().with_context(context);
+      }
+    }
     const auto mapped = lower::lower_for_gpu(kernel, schedule, show_pass);
     if (!mapped.ok()) return mapped.status().with_context(context);
     const auto code = spirv::emit(*mapped, vulkan);

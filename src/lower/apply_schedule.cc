@@ -107,7 +107,8 @@ class Scheduler {
       case ScheduleItem::Kind::tile:
         return split_tile(kind, range, extent, body, item, rest);
       case ScheduleItem::Kind::unroll:
-        break;  // of reductions; not among a loop's items
+      case ScheduleItem::Kind::matrix:
+        break;  // not among a loop's items
     }
     return {};
   }
@@ -276,7 +277,7 @@ Result<Lowered> apply_schedule(const ir::Kernel& kernel, const Schedule& schedul
   Schedule loops;
   Lowered lowered;
   for (const ScheduleItem& item : schedule.items) {
-    if (item.kind != ScheduleItem::Kind::unroll) loops.items.push_back(item);
+    if (item.kind != ScheduleItem::Kind::unroll && item.kind != ScheduleItem::Kind::matrix) loops.items.push_back(item);
   }
   lowered.kernel = kernel;
   Scheduler scheduler(*kernel.context, loops);

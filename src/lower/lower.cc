@@ -17,7 +17,8 @@ Status check(const char* pass, const ir::Kernel& kernel, const PassSink& seen) {
   return ir::verify(kernel).with_context(std::string("after ") + pass);
 }
 
-// A copy with a Context of its own, so that the passes may add nodes without touching the caller's.
+}  // namespace
+
 ir::Kernel clone(const ir::Kernel& kernel) {
   ir::Kernel copy = kernel;
   copy.context = std::make_shared<ir::Context>();
@@ -32,8 +33,6 @@ ir::Kernel clone(const ir::Kernel& kernel) {
   copy.body = copies.at(kernel.body);
   return copy;
 }
-
-}  // namespace
 
 Result<Lowered> lower(const ir::Kernel& kernel, const Schedule& schedule, const PassSink& seen) {
   const ir::Kernel expanded = ir::expand_math(clone(kernel));

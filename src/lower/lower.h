@@ -31,6 +31,9 @@ Result<Lowered> lower(const ir::Kernel& kernel, const Schedule& schedule, const 
 // `schedule` must name ranges that the kernel has; its items are for CPUs and change nothing here.
 Result<ir::Kernel> lower_for_gpu(const ir::Kernel& kernel, const Schedule& schedule, const PassSink& seen = {});
 
+// A copy with a Context of its own, so that passes may add nodes without touching the caller's.
+ir::Kernel clone(const ir::Kernel& kernel);
+
 // ---- The passes, for their tests ----
 
 // invalid_argument naming the range that the kernel lacks, or the loop that is to be unrolled.

@@ -9,6 +9,7 @@ constexpr int kBlocks[] = {1, 16, 256, 4096};
 constexpr int kCounts[] = {1, 2, 4};
 constexpr int kTiles[] = {1, 2, 3, 4, 6, 8, 10, 12};
 constexpr int kUnrolls[] = {1, 2, 4, 8};
+constexpr int kMatrices[] = {32, 64, 128, 256};
 constexpr int kWidest = 64, kNarrowest = 2;
 
 using Choices = std::vector<std::optional<ScheduleItem>>;
@@ -41,6 +42,9 @@ Choices choices_for(const ScheduleItem& item, bool items_follow) {
       break;
     case ScheduleItem::Kind::unroll:
       for (const int size : kUnrolls) add(choices, item, size);
+      break;
+    case ScheduleItem::Kind::matrix:
+      for (const int size : kMatrices) add(choices, item, size);
       break;
   }
   return choices;

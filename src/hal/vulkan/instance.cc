@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "hal/vulkan/optional_features.h"
 
 namespace sporkle::hal {
 namespace {
@@ -189,8 +190,8 @@ Result<std::vector<VkPhysicalDevice>> VulkanInstance::devices() const {
   return devices;
 }
 
-Result<VulkanDescription> describe(const VulkanFunctions& functions, VkPhysicalDevice device,
-                                   const VulkanOptions& options) {
+Result<VulkanDescription> describe(const VulkanInstance& instance, const VulkanFunctions& functions,
+                                   VkPhysicalDevice device, const VulkanOptions& options) {
   VulkanDescription result;
   functions.vkGetPhysicalDeviceProperties(device, &result.properties);
   const VkPhysicalDeviceProperties& properties = result.properties;
@@ -222,6 +223,7 @@ Result<VulkanDescription> describe(const VulkanFunctions& functions, VkPhysicalD
 
   SPORKLE_RETURN_IF_ERROR(check_required(properties, features2.features, features12));
   result.target = offered(properties, features2.features, features11, features12, properties11, properties12);
+  find_optional_features(functions, instance.handle(), device, &result.target);
   result.driver = std::string(properties12.driverName) + ", " + properties12.driverInfo;
   result.largest_allocation_bytes = properties11.maxMemoryAllocationSize;
   result.memory_budget = has_extension(functions, device, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
