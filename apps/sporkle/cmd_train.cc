@@ -78,10 +78,15 @@ void register_train(Cli& cli) {
   command.option("--threads", &options->threads, "Threads that compute; 0: as the config says")
       .range(0, 4096)
       .value_name("N");
-  command.option("--device", &options->device, "Where to compute; `sporkle devices` lists them").value_name("ID");
+  command
+      .option("--device", &options->device,
+              "Where to compute; `sporkle devices` lists them. Several, as in cpu,vulkan:0, share every step")
+      .value_name("ID");
   command.flag("--json", &options->json, "Print one event a line, the last with \"event\":\"summary\"");
   command.flag("--help-config", &options->help_config, "Explain every key of a config and exit");
   command.example("train examples/configs/kjv-small.toml", "Trains a small model on the King James Bible in minutes.");
+  command.example("train my.toml --device cpu,vulkan:0",
+                  "Each device takes as many of a step's gradient_accumulation parts as it is fast.");
   command.example("train my.toml --resume", "Goes on after Ctrl-C, which saves, or after a crash.");
   command.action([options] { return train_model(*options); });
 }

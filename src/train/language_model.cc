@@ -61,23 +61,12 @@ Result<StepResult> LanguageModel::step(const Batch& batch, int64_t accumulation,
   if (batch.rows <= 0 || accumulation <= 0 || batch.rows % accumulation != 0)
     return invalid_argument("a batch of " + std::to_string(batch.rows) + " sequences cannot be cut into " +
                             std::to_string(accumulation) + " equal parts");
-  std::vector<Tensor> parameters;
-  for (const nn::Parameter& p : gpt_->parameters()) parameters.push_back(p.value);
-  const auto part_tokens = static_cast<size_t>(static_cast<int64_t>(batch.inputs.size()) / accumulation);
-  const int64_t part_rows = batch.rows / accumulation;
   const double share = 1.0 / static_cast<double>(accumulation);
-
   std::vector<Tensor> gradients;
   double mean_loss = 0;
   Tensor last_loss;
   for (int64_t part = 0; part < accumulation; ++part) {
-    const size_t first = static_cast<size_t>(part) * part_tokens;
-    const Tensor inputs = tokens(*context_, batch.inputs.subspan(first, part_tokens), part_rows);
-    const Tensor targets = tokens(*context_, batch.targets.subspan(first, part_tokens), part_rows);
-    // Parts of one step drop different elements.
-    const nn::DropoutKey key{dropout.seed + static_cast<uint64_t>(part), dropout.step};
-    last_loss = gpt_->loss(inputs, targets, &key);
-    SPORKLE_ASSIGN_OR_RETURN(std::vector<Tensor> more, tensor::grad(last_loss, parameters));
+    SPORKLE_ASSIGN_OR_RETURN(std::vector<Tensor> more, gradients_of(batch, part, accumulation, dropout, &last_loss));
     if (accumulation == 1) {
       gradients = std::move(more);
       break;
@@ -94,20 +83,78 @@ Result<StepResult> LanguageModel::step(const Batch& batch, int64_t accumulation,
     SPORKLE_ASSIGN_OR_RETURN(const double loss, last_loss.item());
     mean_loss += loss * share;
   }
+  return update(gradients, accumulation == 1 ? &last_loss : nullptr, mean_loss, learning_rate);
+}
 
+Result<std::vector<Tensor>> LanguageModel::gradients_of(const Batch& batch, int64_t part, int64_t parts,
+                                                        nn::DropoutKey dropout, Tensor* loss) {
+  std::vector<Tensor> parameters;
+  for (const nn::Parameter& p : gpt_->parameters()) parameters.push_back(p.value);
+  const auto part_tokens = static_cast<size_t>(static_cast<int64_t>(batch.inputs.size()) / parts);
+  const int64_t part_rows = batch.rows / parts;
+  const size_t first = static_cast<size_t>(part) * part_tokens;
+  const Tensor inputs = tokens(*context_, batch.inputs.subspan(first, part_tokens), part_rows);
+  const Tensor targets = tokens(*context_, batch.targets.subspan(first, part_tokens), part_rows);
+  // Parts of one step drop different elements.
+  const nn::DropoutKey key{dropout.seed + static_cast<uint64_t>(part), dropout.step};
+  *loss = gpt_->loss(inputs, targets, &key);
+  return tensor::grad(*loss, parameters);
+}
+
+Result<double> LanguageModel::part_gradients(const Batch& batch, int64_t part, int64_t parts, nn::DropoutKey dropout,
+                                             std::span<float> gradients) {
+  if (batch.rows <= 0 || parts <= 0 || part < 0 || part >= parts || batch.rows % parts != 0)
+    return invalid_argument("a batch of " + std::to_string(batch.rows) + " sequences has no part " +
+                            std::to_string(part) + " of " + std::to_string(parts) + " equal ones");
+  if (gradients.size() != parameter_count())
+    return invalid_argument("there are " + std::to_string(parameter_count()) + " gradients and room for " +
+                            std::to_string(gradients.size()));
+  Tensor loss;
+  SPORKLE_ASSIGN_OR_RETURN(std::vector<Tensor> made, gradients_of(batch, part, parts, dropout, &loss));
+  const double share = 1.0 / static_cast<double>(parts);
+  for (Tensor& gradient : made) gradient = gradient * share;
+  made.push_back(loss);
+  SPORKLE_RETURN_IF_ERROR(tensor::realize(made));
+  made.pop_back();
+  size_t at = 0;
+  for (const Tensor& gradient : made) {
+    SPORKLE_ASSIGN_OR_RETURN(const std::vector<float> values, gradient.to_host<float>());
+    std::ranges::copy(values, gradients.begin() + static_cast<ptrdiff_t>(at));
+    at += values.size();
+  }
+  return loss.item();
+}
+
+Result<StepResult> LanguageModel::apply_gradients(std::span<const float> gradients, double loss, double learning_rate) {
+  if (gradients.size() != parameter_count())
+    return invalid_argument("there are " + std::to_string(parameter_count()) + " parameters and " +
+                            std::to_string(gradients.size()) + " gradients");
+  std::vector<Tensor> tensors;
+  size_t at = 0;
+  for (const nn::Parameter& p : gpt_->parameters()) {
+    const auto count = static_cast<size_t>(tensor::element_count(p.value.shape()));
+    tensors.push_back(tensor::from_host<float>(*context_, gradients.subspan(at, count), p.value.shape()));
+    SPORKLE_RETURN_IF_ERROR(tensors.back().status());
+    at += count;
+  }
+  return update(tensors, nullptr, loss, learning_rate);
+}
+
+Result<StepResult> LanguageModel::update(const std::vector<Tensor>& gradients, const Tensor* loss, double known_loss,
+                                         double learning_rate) {
   // Kept so that a step that goes wrong can be taken back.
   const std::vector<nn::Parameter> before = gpt_->parameters();
   const nn::AdamW optimizer_before = *adamw_;
   const Tensor norm = adamw_->update(gpt_->parameters(), gradients, learning_rate);
   std::vector<Tensor> results{norm};
-  if (accumulation == 1) results.push_back(last_loss);
+  if (loss) results.push_back(*loss);
   for (const nn::Parameter& p : gpt_->parameters()) results.push_back(p.value);
   adamw_->append_state(&results);
   Status status = tensor::realize(results);
   StepResult result;
   if (status.ok()) {
     const auto norm_value = norm.item();
-    const auto loss_value = accumulation == 1 ? last_loss.item() : Result<double>(mean_loss);
+    const auto loss_value = loss ? loss->item() : Result<double>(known_loss);
     status = !norm_value.ok() ? norm_value.status() : loss_value.status();
     if (status.ok()) result = {*loss_value, *norm_value};
   }

@@ -55,6 +55,12 @@ class LanguageModel {
   // One optimiser step. The batch is cut into `accumulation` parts of equal size whose gradients are averaged; rows
   // must be a multiple of it. unavailable when the loss is not finite: the parameters are then as before.
   Result<StepResult> step(const Batch& batch, int64_t accumulation, double learning_rate, nn::DropoutKey dropout);
+  // The two halves of a step, for parts that are made on several devices (train/data_parallel.h). The gradients of part
+  // `part` of `parts`, each divided by `parts`, one parameter after the other as get_parameters has them; adding those
+  // of all parts in order gives the bits that step() makes. Returns the part's loss.
+  Result<double> part_gradients(const Batch& batch, int64_t part, int64_t parts, nn::DropoutKey dropout,
+                                std::span<float> gradients);
+  Result<StepResult> apply_gradients(std::span<const float> gradients, double loss, double learning_rate);
   // Mean loss without dropout, nats a token.
   Result<double> loss(const Batch& batch);
 
@@ -77,6 +83,12 @@ class LanguageModel {
 
  private:
   LanguageModel() = default;
+  // Gradients of the part and its loss, not yet computed.
+  Result<std::vector<tensor::Tensor>> gradients_of(const Batch& batch, int64_t part, int64_t parts,
+                                                   nn::DropoutKey dropout, tensor::Tensor* loss);
+  // `loss`: computed together with the update where it is a tensor, else `known_loss`.
+  Result<StepResult> update(const std::vector<tensor::Tensor>& gradients, const tensor::Tensor* loss, double known_loss,
+                            double learning_rate);
   Gpt2Shape shape_;
   nn::AdamWConfig adamw_config_;
   std::unique_ptr<tensor::Context> context_;  // outlives the tensors below
