@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 
 #include "base/log.h"
 #include "hal/vulkan/optional_features.h"
@@ -119,6 +120,19 @@ codegen::VulkanTarget offered(const VkPhysicalDeviceProperties& properties, cons
   return target;
 }
 
+// One more instance, for the rest of the process: without any the loader unloads the drivers, and NVIDIA's (580) cannot
+// be loaded again after a few times.
+void keep_drivers(const VulkanFunctions& functions, const VkApplicationInfo& application) {
+  static std::once_flag once;
+  std::call_once(once, [&] {
+    VkInstanceCreateInfo create = {};
+    create.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO;
+    create.pApplicationInfo = &application;
+    static VkInstance kept = nullptr;
+    functions.vkCreateInstance(&create, nullptr, &kept);
+  });
+}
+
 }  // namespace
 
 uint64_t vulkan_validation_messages() { return validation_messages; }
@@ -163,6 +177,7 @@ Result<std::shared_ptr<VulkanInstance>> VulkanInstance::open(const VulkanOptions
     create.enabledExtensionCount = 1;
     create.ppEnabledExtensionNames = &extension;
   }
+  keep_drivers(functions, application);
   const VkResult created = functions.vkCreateInstance(&create, nullptr, &instance->instance_);
   if (created == VK_ERROR_INCOMPATIBLE_DRIVER) return unsupported(no_driver_message());
   SPORKLE_RETURN_IF_ERROR(vulkan_status(created, "starting Vulkan"));

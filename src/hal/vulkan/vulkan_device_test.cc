@@ -279,16 +279,18 @@ TEST_F(Vulkan, CutsLongDispatches) {
   CommandBuffer commands;
   commands.dispatch(add, {{in}, {out}}, {n, std::bit_cast<uint32_t>(1.0f)});
   for (int run = 0; run < 2; ++run) {
-    driver.submit.calls = 0;
     ASSERT_TRUE(device->write({out}, std::as_bytes(std::span(zeros))).ok());
+    driver.submit.calls = 0;  // writing and reading may take submissions of their own
     ASSERT_TRUE(device->submit(commands).ok());
+    ASSERT_TRUE(device->wait_idle().ok());
+    const int submissions = driver.submit.calls;
     ASSERT_TRUE(device->read({out}, std::as_writable_bytes(std::span(y))).ok());
     for (size_t i = 0; i < n; ++i) ASSERT_EQ(y[i], x[i] + 1) << i;
     // Once it is known how long it takes, its pieces are handed to the device one by one.
     if (run == 0) {
-      EXPECT_EQ(driver.submit.calls, 1);
+      EXPECT_EQ(submissions, 1);
     } else {
-      EXPECT_GT(driver.submit.calls, 10);
+      EXPECT_GT(submissions, 10);
     }
   }
 }
@@ -333,7 +335,7 @@ TEST_F(Vulkan, KeepsPipelinesOnDisk) {
     use();
     // Written anew: how much a driver puts into it is its affair (one that has a disk cache of its own puts little).
     EXPECT_EQ(read_file(files()[0])->substr(0, 20), good.substr(0, 20)) << bad.size();
-    EXPECT_NE(*read_file(files()[0]), bad);
+    EXPECT_TRUE(*read_file(files()[0]) != bad) << bad.size();
   }
 }
 

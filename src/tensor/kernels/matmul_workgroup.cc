@@ -17,9 +17,7 @@ constexpr int64_t kPadding = 4;       // of a staged row, so that invocations si
 constexpr int64_t kVector = 4;        // elements side by side that one invocation owns
 
 constexpr WorkgroupTile kTiles[] = {
-    {128, 128, 8, 8, 8},
-    {64, 64, 8, 4, 4},
-    {32, 32, 16, 2, 2},
+    {128, 256, 8, 16, 8}, {128, 128, 8, 8, 8}, {64, 128, 8, 8, 8}, {64, 64, 8, 4, 4}, {32, 32, 16, 2, 2},
 };
 constexpr WorkgroupTile kSoftwareTile = {16, 16, 8, 2, 2};
 
@@ -118,7 +116,8 @@ class TiledProduct {
     // NVIDIA's compiler (580) takes that for something else.
     const Expr blocks = args_.depth / t_.depth, left = args_.depth % t_.depth;
     const auto fetch_both = [&](Expr lane, Expr block) {
-      for (const Operand* o : {&a, &b}) fetch(*o, lane, block % blocks);
+      const Expr wrapped = select(block < blocks, block, Expr(0));
+      for (const Operand* o : {&a, &b}) fetch(*o, lane, wrapped);
     };
     const auto stage_both = [&](Expr lane, int which) {
       for (const Operand* o : {&a, &b})
@@ -290,10 +289,10 @@ ir::Kernel trace_element_product(const WorkgroupProduct& p) {
 WorkgroupTile choose_tile(DType dtype, bool fused, int64_t rows, int64_t columns, int64_t batches) {
   if (!fused) return kSoftwareTile;
   for (const WorkgroupTile& tile : kTiles) {
-    if (dtype == DType::f64 && tile.rows > 64) continue;  // twice the registers and twice the staged bytes
+    if (dtype == DType::f64 && tile.own_rows * tile.own_columns > 16) continue;  // twice the registers
     if (batches * divide_up(rows, tile.rows) * divide_up(columns, tile.columns) >= kEnoughTiles) return tile;
   }
-  return kTiles[2];
+  return kTiles[std::size(kTiles) - 1];
 }
 
 Status launch_workgroup_matmul(Launcher& launcher, const Step& step) {
