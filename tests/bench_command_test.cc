@@ -45,6 +45,23 @@ TEST_F(BenchCommandTest, SavesWhatTheMachineAndTheProgramAre) {
   EXPECT_EQ(field(after[2], "commit"), "release candidate");
 }
 
+TEST_F(BenchCommandTest, ResumesWithWhatIsMissing) {
+  const std::string folder = (folder_ / "results").string();
+  const std::vector<std::string> command = {"bench",    "launch",    "--shape", "host",      "--rounds", "7",
+                                            "--resume", "--results", folder,    "--threads", "1",        "--json"};
+  ASSERT_EQ(lines(run(command).out).size(), 1u);
+  std::vector<std::string> more = command;
+  more.insert(more.end(), {"--shape", "chain"});
+  const Output resumed = run(more);
+  ASSERT_EQ(resumed.exit_code, 0) << resumed.err;
+  EXPECT_NE(resumed.err.find("1 results are there already"), std::string::npos) << resumed.err;
+  ASSERT_EQ(lines(resumed.out).size(), 1u) << resumed.out;
+  EXPECT_EQ(field(lines(resumed.out)[0], "shape"), "chain");
+  const Output nothing_left = run(more);
+  EXPECT_EQ(nothing_left.exit_code, 0) << nothing_left.err;
+  EXPECT_EQ(nothing_left.out, "");
+}
+
 TEST_F(BenchCommandTest, SaysWhatItRefuses) {
   expect_failure({"bench", "gem"}, {"gemm"}, 2);
   expect_failure({"bench", "gemm", "--rounds", "3"}, {"--rounds"}, 2);

@@ -31,6 +31,9 @@ TEST_F(KernelCommandTest, ShowsOneStageAlone) {
   EXPECT_TRUE(lowered.starts_with("kernel \"saxpy\" strict")) << lowered;
   expect_parts(lowered, {"range vector 8"});
   EXPECT_EQ(succeed({"kernel", "show", example("saxpy"), "--schedule", "i:vec8", "--stage", "expand_lanes"}), lowered);
+  expect_parts(succeed({"kernel", "show", example("saxpy"), "--target", "aarch64", "--schedule", "i:vec4", "--stage",
+                        "assembly"}),
+               {"fmla"});
   expect_parts(succeed({"kernel", "show", example("saxpy"), "--target", "cpu:x86-64-v3", "--stage", "assembly"}),
                {"vfmadd"});
 }

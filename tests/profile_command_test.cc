@@ -52,6 +52,31 @@ TEST_F(ProfileCommandTest, PrintsJson) {
   EXPECT_TRUE(has_matmul);
 }
 
+TEST_F(ProfileCommandTest, ShowsTheLaunchesOfVulkanDevices) {
+  if (run({"devices"}).out.find("vulkan:0") == std::string::npos) GTEST_SKIP() << "no Vulkan device here";
+  const Output output = run({"profile", "--json", "--output", "trace.json", "--", "bench", "launch", "--shape", "chain",
+                             "--rounds", "7", "--device", "vulkan:0"});
+  ASSERT_EQ(output.exit_code, 0) << output.err;
+  ASSERT_FALSE(lines(output.out).empty());
+  const json row = json::parse(lines(output.out)[0], nullptr, false);
+  ASSERT_TRUE(row.is_object()) << output.out;
+  EXPECT_EQ(row["device"], "vulkan:0");
+  EXPECT_GE(row["calls"].get<int64_t>(), 7000);
+  EXPECT_GT(row["seconds"].get<double>(), 0);
+  // In the trace they follow each other on the device's own line.
+  const json events = json::parse(read("trace.json"), nullptr, false);
+  ASSERT_TRUE(events.is_array());
+  double last_end_us = 0;
+  size_t launches = 0;
+  for (const json& event : events) {
+    if (event.value("cat", "") != "launch" || event["args"].value("device", "") != "vulkan:0") continue;
+    ++launches;
+    EXPECT_GE(event["ts"].get<double>() + 1000, last_end_us) << "a launch begins well before the one before it ends";
+    last_end_us = event["ts"].get<double>() + event["dur"].get<double>();
+  }
+  EXPECT_GE(launches, 7000u);
+}
+
 TEST_F(ProfileCommandTest, ProfilesOtherProgramsAndPassesFailuresOn) {
   const Output shell = run({"profile", "--output", "t.json", "--", "sh", "-c", "exit 0"});
   EXPECT_EQ(shell.exit_code, 0) << shell.err;

@@ -109,8 +109,8 @@ TEST_F(TrainErrorsTest, Checkpoints) {
   expect_failure({"generate", "cut"}, {"cut/model.safetensors"});
 
   fs::copy(folder_ / folder, folder_ / "foreign");
-  write("foreign/config.json", "{\"model_type\": \"llama\", \"hidden_size\": 32}");
-  expect_failure({"generate", "foreign"}, {"foreign/config.json", "llama"});
+  write("foreign/config.json", "{\"model_type\": \"mamba\", \"hidden_size\": 32}");
+  expect_failure({"generate", "foreign"}, {"foreign/config.json", "mamba"});
 
   // As it comes from elsewhere: without our file beside it, and without a tokenizer.
   fs::copy(folder_ / folder, folder_ / "bare");

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "base/file.h"
 #include "tests/command.h"
 
 namespace sporkle::testing {
@@ -47,7 +48,7 @@ TEST_F(TrainFlowTest, BytesFromTextToText) {
     const std::string event = field(line, "event");
     if (event != "step") events += event + " ";
   }
-  EXPECT_EQ(events, "start evaluation checkpoint evaluation checkpoint evaluation summary ");
+  EXPECT_EQ(events, "start first_step evaluation checkpoint evaluation checkpoint evaluation summary ");
   const std::string summary = last_line(trained.out);
   EXPECT_EQ(number(summary, "steps"), 80);
   EXPECT_EQ(number(summary, "tokens"), 80 * 8 * 32);
@@ -78,6 +79,83 @@ TEST_F(TrainFlowTest, BytesFromTextToText) {
   const std::string table = ok({"checkpoint", "show", "model"}).out;
   EXPECT_NE(table.find("h.1.mlp.c_fc.weight"), std::string::npos) << table;
   EXPECT_NE(table.find(field(summary, "parameters_sha256")), std::string::npos) << table;
+}
+
+// The event of this name, of which there is one.
+std::string event_of(const Output& output, const std::string& name) {
+  for (const std::string& line : lines(output.out))
+    if (field(line, "event") == name) return line;
+  ADD_FAILURE() << "no event " << name << " in " << output.out;
+  return "";
+}
+
+TEST_F(TrainFlowTest, AWarmStartCompilesNothing) {
+  write_config("bytes", "steps = 3\n");
+  const Environment own_cache{{"SPORKLE_CACHE", (folder_ / "cache").string()}};
+  const auto train = [&] {
+    std::filesystem::remove_all(folder_ / "model");
+    Output output = run({"train", "config.toml", "--json"}, own_cache);
+    EXPECT_EQ(output.exit_code, 0) << output.err;
+    return output;
+  };
+  const Output cold = train(), warm = train();
+  EXPECT_GT(number(event_of(cold, "first_step"), "kernels_compiled"), 5);
+  EXPECT_GT(number(event_of(cold, "first_step"), "compile_seconds"), 0);
+  const std::string started = event_of(warm, "first_step");
+  EXPECT_EQ(number(started, "kernels_compiled"), 0);
+  EXPECT_GT(number(started, "kernels_loaded"), 5);
+  EXPECT_GT(number(started, "seconds_to_ready"), 0);
+  EXPECT_GT(number(started, "seconds_since_start"), number(started, "seconds_to_ready"));
+  const std::string sha256 = field(last_line(cold.out), "parameters_sha256");
+  EXPECT_EQ(field(last_line(warm.out), "parameters_sha256"), sha256);
+
+  // Entries that are damaged are compiled again.
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_ / "cache" / "kernels"))
+    if (entry.is_regular_file()) std::filesystem::resize_file(entry.path(), entry.file_size() / 2);
+  const Output damaged = train();
+  EXPECT_GT(number(event_of(damaged, "first_step"), "kernels_compiled"), 5);
+  EXPECT_EQ(field(last_line(damaged.out), "parameters_sha256"), sha256);
+}
+
+TEST_F(TrainFlowTest, AKernelCacheThatCannotBeUsedIsSaidOnce) {
+  write_config("bytes", "steps = 3\n");
+  std::filesystem::create_directory(folder_ / "cache");
+  write("cache/kernels", "a file where a folder should be");
+  const Output output = run({"train", "config.toml", "--json"}, {{"SPORKLE_CACHE", (folder_ / "cache").string()}});
+  EXPECT_EQ(output.exit_code, 0) << output.err;
+  const size_t said = output.err.find("compiled kernels are not kept");
+  EXPECT_NE(said, std::string::npos) << output.err;
+  EXPECT_EQ(output.err.find("compiled kernels are not kept", said + 1), std::string::npos) << output.err;
+}
+
+TEST_F(TrainFlowTest, AMemoryCapCostsTimeAndNoBits) {
+  write_config("bytes", "steps = 3\nbatch_size = 128\n");
+  std::string config = *read_file(folder_ / "config.toml");
+  config.erase(config.find("batch_size = 8\n"), 15);
+  write("config.toml", config);
+  const auto train = [&](const Arguments& more) {
+    std::filesystem::remove_all(folder_ / "model");
+    Arguments arguments{"train", "config.toml", "--json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return ok(arguments);
+  };
+  const Output free = train({});
+  const std::string memory = event_of(free, "first_step");
+  const double peak = number(memory, "memory_peak_bytes"), parameters = number(memory, "parameter_bytes");
+  EXPECT_EQ(number(memory, "optimizer_bytes"), 2 * parameters);
+  EXPECT_EQ(number(memory, "gradient_bytes"), parameters);
+  EXPECT_GT(number(memory, "activation_bytes"), 0);
+  EXPECT_EQ(field(memory, "recomputes"), "false");
+  EXPECT_LE(peak, 4 * parameters + 1.5 * number(memory, "activation_bytes")) << memory;
+
+  const std::string cap = std::to_string(static_cast<int>(0.8 * peak / 1e6));
+  const Output capped = train({"--memory-cap", cap});
+  EXPECT_EQ(field(event_of(capped, "first_step"), "recomputes"), "true");
+  EXPECT_LE(number(event_of(capped, "first_step"), "memory_peak_bytes"), 0.8 * peak);
+  EXPECT_EQ(field(last_line(capped.out), "parameters_sha256"), field(last_line(free.out), "parameters_sha256"));
+
+  std::filesystem::remove_all(folder_ / "model");
+  expect_failure({"train", "config.toml", "--memory-cap", "1"}, {"memory cap is 1.00 MB", "needs", "raise the cap"});
 }
 
 TEST_F(TrainFlowTest, BpeFromTextToText) {
@@ -163,6 +241,35 @@ TEST_F(TrainFlowTest, CtrlCSavesAndSaysHowToGoOn) {
   const Output resumed = ok({"train", "config.toml", "--resume", "--stop-after", next});
   EXPECT_NE(resumed.out.find("Stopped after step " + next), std::string::npos) << resumed.out;
   EXPECT_NE(resumed.out.find("sporkle train config.toml --resume"), std::string::npos) << resumed.out;
+}
+
+TEST_F(TrainFlowTest, ALlamaTrainsResumesAndWrites) {
+  const auto configure = [&](const std::string& directory) {
+    write("config.toml",
+          "[data]\npath = \"text.txt\"\nvalidation_fraction = 0.1\n[model]\narchitecture = \"llama\"\nlayers = 2\n"
+          "heads = 4\nkv_heads = 2\nwidth = 32\ncontext = 32\ndropout = 0.1\nhead = \"separate\"\n[output]\n"
+          "directory = \"" +
+              directory +
+              "\"\n[train]\nbatch_size = 8\nlearning_rate = 5e-3\nwarmup_steps = 5\neval_batches = 2\nsteps = 40\n");
+  };
+  configure("whole");
+  const std::string whole = last_line(ok({"train", "config.toml", "--json"}).out);
+  EXPECT_LT(number(whole, "validation_loss"), 3.5);
+  configure("parts");
+  ok({"train", "config.toml", "--stop-after", "15", "--threads", "1"});
+  const std::string parts = last_line(ok({"train", "config.toml", "--resume", "--json"}).out);
+  EXPECT_EQ(field(parts, "parameters_sha256"), field(whole, "parameters_sha256"));
+
+  EXPECT_NE(ok({"checkpoint", "show", "parts"}).out.find("Llama: 2 layers, 4 heads over 2"), std::string::npos);
+  EXPECT_NEAR(number(ok({"eval", "parts", "text.txt", "--last", "0.1", "--json"}).out, "loss"),
+              number(whole, "validation_loss"), 1e-6);
+  const std::string written = last_line(ok({"generate", "parts", "--prompt", "the river", "-n", "60", "--json"}).out);
+  EXPECT_EQ(number(written, "tokens"), 60);
+
+  write("config.toml", "[data]\npath = \"text.txt\"\n[model]\nkv_heads = 2\n");
+  const Output wrong = run({"train", "config.toml"});
+  EXPECT_EQ(wrong.exit_code, 1);
+  EXPECT_NE(wrong.err.find("architecture = \"llama\""), std::string::npos) << wrong.err;
 }
 
 TEST_F(TrainFlowTest, ATokenizerOfItsOwnServesTraining) {

@@ -180,9 +180,37 @@ def compare_logits(what: str, model, tokens: list[int], logits: list[list[float]
     return equal
 
 
+def check_their_checkpoint(sporkle: pathlib.Path, kind: str, model, folder: pathlib.Path, text_file: pathlib.Path,
+                           environment: dict) -> bool:
+    """Whether a model of transformers has the same logits, and writes the same, in Sporkle."""
+    import torch
+    from tokenizers import Tokenizer
+
+    theirs = folder / f"huggingface-{kind}"
+    model.save_pretrained(theirs)
+    (theirs / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
+    tokens, logits = sporkle_logits(sporkle, theirs, text_file, environment)
+    equal = compare_logits(f"a {kind} of transformers in Sporkle", model, tokens, logits)
+    prompt = "And God said"
+    written = subprocess.run(
+        [str(sporkle), "generate", str(theirs), "--prompt", prompt, "--tokens", "40", "--temperature", "0", "--json"],
+        env=environment, check=True, stdout=subprocess.PIPE).stdout
+    # Each side has its own idea of how many replacement characters stand for malformed bytes.
+    text = re.sub("\ufffd+", "\ufffd", json.loads(written.splitlines()[-1])["text"])
+    tokenizer = Tokenizer.from_file(str(theirs / "tokenizer.json"))
+    ids = torch.tensor([tokenizer.encode(prompt).ids])
+    end = tokenizer.token_to_id("<|endoftext|>")
+    expected_ids = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False,
+                                  eos_token_id=end, pad_token_id=end)[0, ids.shape[1]:].tolist()
+    expected = re.sub("\ufffd+", "\ufffd", tokenizer.decode([token for token in expected_ids if token != end]))
+    print(f"{'equal' if text == expected else 'DIFFERS':8} the likeliest continuation, token by token, {kind}"
+          f"{'' if text == expected else f': Sporkle {text!r}, Hugging Face {expected!r}'}")
+    return equal and text == expected
+
+
 def check_checkpoints(sporkle: pathlib.Path) -> int:
     import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -194,55 +222,38 @@ def check_checkpoints(sporkle: pathlib.Path) -> int:
         environment = {**os.environ, "SPORKLE_CACHE": str(folder / "cache")}
         text_file = folder / "text.txt"
         text_file.write_text(FIXTURE_TEXT * 20, encoding="utf-8", newline="")
-        for tokenizer in ("bytes", "bpe"):
-            output = folder / f"sporkle-{tokenizer}"
-            config = folder / f"{tokenizer}.toml"
+        llama = 'architecture = "llama"\nkv_heads = 2\nrotary_base = 500.0\n'
+        for kind, tokenizer, keys in (("gpt2", "bytes", ""), ("gpt2", "bpe", ""), ("llama", "bytes", llama),
+                                      ("llama, head of its own", "bpe", llama + 'head = "separate"\n')):
+            output = folder / f"sporkle-{kind}-{tokenizer}"
+            config = folder / f"{kind}-{tokenizer}.toml"
             config.write_text(
                 f'[data]\npath = {json.dumps(str(text_file))}\ntokenizer = "{tokenizer}"\nvocab_size = 400\n'
-                f'[model]\nlayers = 3\nheads = 4\nwidth = 64\ncontext = 96\n'
+                f'[model]\n{keys}layers = 3\nheads = 4\nwidth = 64\ncontext = 96\n'
                 f'[train]\nsteps = 60\nbatch_size = 4\nlearning_rate = 3e-3\neval_batches = 1\n'
                 f'[output]\ndirectory = {json.dumps(str(output))}\n',
                 encoding="utf-8",
             )
             subprocess.run([str(sporkle), "train", str(config)], env=environment, check=True, stdout=subprocess.DEVNULL)
-            model = GPT2LMHeadModel.from_pretrained(output / "latest").eval()
+            model = AutoModelForCausalLM.from_pretrained(output / "latest").eval()
             tokens, logits = sporkle_logits(sporkle, output, text_file, environment)
-            failures += not compare_logits(f"Sporkle's checkpoint in transformers, {tokenizer}", model, tokens, logits)
+            failures += not compare_logits(f"Sporkle's {kind} in transformers, {tokenizer}", model, tokens, logits)
             # Once more through transformers' own files.
-            again = folder / f"again-{tokenizer}"
+            again = folder / f"again-{kind}-{tokenizer}"
             model.save_pretrained(again)
             for kept in ("sporkle.json", "tokenizer.json"):
                 if (output / "latest" / kept).exists():
                     (again / kept).write_bytes((output / "latest" / kept).read_bytes())
             tokens, logits = sporkle_logits(sporkle, again, text_file, environment)
-            failures += not compare_logits(f"the same saved by transformers, {tokenizer}", model, tokens, logits)
-        theirs = folder / "huggingface"
+            failures += not compare_logits(f"the same saved by transformers, {kind}, {tokenizer}", model, tokens, logits)
         train_tokenizer(text_file, 400).save(str(folder / "tokenizer.json"))
         # Larger than usual, so that the logits are not all alike.
-        shape = GPT2Config(vocab_size=400, n_positions=80, n_embd=48, n_layer=2, n_head=3, initializer_range=0.2,
-                           bos_token_id=399, eos_token_id=399)
-        model = GPT2LMHeadModel(shape).eval()
-        model.save_pretrained(theirs)
-        (theirs / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
-        tokens, logits = sporkle_logits(sporkle, theirs, text_file, environment)
-        failures += not compare_logits("a checkpoint of transformers in Sporkle", model, tokens, logits)
-        prompt = "And God said"
-        written = subprocess.run(
-            [str(sporkle), "generate", str(theirs), "--prompt", prompt, "--tokens", "40", "--temperature", "0", "--json"],
-            env=environment, check=True, stdout=subprocess.PIPE).stdout
-        # Each side has its own idea of how many replacement characters stand for malformed bytes.
-        text = re.sub("\ufffd+", "\ufffd", json.loads(written.splitlines()[-1])["text"])
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(theirs / "tokenizer.json"))
-        ids = torch.tensor([tokenizer.encode(prompt).ids])
-        end = tokenizer.token_to_id("<|endoftext|>")
-        expected_ids = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False,
-                                      eos_token_id=end, pad_token_id=end)[0, ids.shape[1]:].tolist()
-        expected = re.sub("\ufffd+", "\ufffd", tokenizer.decode([token for token in expected_ids if token != end]))
-        failures += text != expected
-        print(f"{'equal' if text == expected else 'DIFFERS':8} the likeliest continuation, token by token"
-              f"{'' if text == expected else f': Sporkle {text!r}, Hugging Face {expected!r}'}")
+        common = {"vocab_size": 400, "initializer_range": 0.2, "bos_token_id": 399, "eos_token_id": 399}
+        gpt2 = GPT2LMHeadModel(GPT2Config(n_positions=80, n_embd=48, n_layer=2, n_head=3, **common))
+        llama = LlamaForCausalLM(LlamaConfig(max_position_embeddings=80, hidden_size=48, intermediate_size=80,
+                                             num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2, **common))
+        for kind, model in (("gpt2", gpt2.eval()), ("llama", llama.eval())):
+            failures += not check_their_checkpoint(sporkle, kind, model, folder, text_file, environment)
     return failures
 
 

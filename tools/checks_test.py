@@ -176,13 +176,13 @@ class ResultsTablesTest(CheckTest):
         self.assertEqual(self.run_tool(written, "--check"), (0, ""))
 
     def test_errors_of_functions_have_columns_of_their_own(self):
-        row = '{"name":"accuracy","function":"%s","inputs":%d,"max_ulp":0.75,"at":1.5,"limit_ulp":1,"largest_input":%g}\n'
-        self.write("bench/results/accuracy/f32.jsonl", row % ("exp", 2**32, 3.4e38) + row % ("sin", 5, 8192))
+        row = '{"name":"accuracy","function":"%s","inputs":%d,"max_ulp":0.75,"at":1.5,"limit_ulp":1}\n'
+        self.write("bench/results/accuracy/f32.jsonl", row % ("exp", 2**32) + row % ("sin", 5))
         page = "# T\n<!-- results: accuracy/f32.jsonl -->\n<!-- end of results -->\n"
         self.assertEqual(self.run_tool(page)[0], 0)
         written = (self.root / "docs/page.md").read_text()
-        self.assertIn("| `exp` | all 2^32 |  | 0.750 | 1.5 | 1.000 |", written)
-        self.assertIn("| `sin` | 5 | 8192 | 0.750 | 1.5 | 1.000 |", written)
+        self.assertIn("| `exp` | all 2^32 | 0.750 | 1.5 | 1.000 |", written)
+        self.assertIn("| `sin` | 5 | 0.750 | 1.5 | 1.000 |", written)
         self.assertIn("(../bench/results/accuracy/f32.jsonl)", written)
 
     def test_wrong_blocks_and_files_are_named(self):

@@ -79,11 +79,11 @@ COLUMNS = (
 ACCURACY_COLUMNS = (
     ("function", lambda row: f"`{row['function']}`"),
     ("inputs", lambda row: "all 2^32" if row["inputs"] == 2**32 else str(row["inputs"])),
-    ("for \\|x\\| up to", lambda row: "" if row["largest_input"] > 1e38 else number(row["largest_input"])),
     ("Sporkle", lambda row: f"{row['max_ulp']:.3f}"),
     ("at", lambda row: f"{row['at']:.6g}"),
     ("stated limit", lambda row: f"{row['limit_ulp']:.3f}"),
     ("C library", lambda row: f"{row['c_library_max_ulp']:.3f}" if "c_library_max_ulp" in row else ""),
+    ("its vectors", lambda row: f"{row['c_vectors_max_ulp']:.3f}" if "c_vectors_max_ulp" in row else ""),
 )
 
 

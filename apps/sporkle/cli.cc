@@ -1,11 +1,16 @@
 #include "apps/sporkle/cli.h"
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
 #include <map>
 
 #include "apps/sporkle/version.h"
 #include "base/edit_distance.h"
+#include "hal/host/system.h"
 
 namespace sporkle::app {
 namespace {
@@ -49,6 +54,12 @@ struct Cli::State {
   CLI::App root{"Train AI models together: any machine joins a training run with one command.", "sporkle"};
   std::map<const CLI::App*, std::string> examples;
   std::function<Status()> chosen;
+  // Of commands that compute.
+  struct Sharing {
+    CLI::App* app;
+    int64_t reserved_cores = 0, nice = 0;
+  };
+  std::deque<Sharing> sharing;
   std::string chosen_name;
 };
 
@@ -83,6 +94,17 @@ Option Command::option(const std::string& names, std::vector<std::string>* targe
 }
 Option Command::flag(const std::string& names, bool* target, const std::string& help) {
   return Option(app_->add_flag(names, *target, help));
+}
+
+Command& Command::computes() {
+  Cli::State::Sharing& sharing = cli_->state_->sharing.emplace_back(Cli::State::Sharing{app_});
+  option("--reserve-cores", &sharing.reserved_cores, "Cores to leave to others; 0: as $SPORKLE_RESERVE_CORES says")
+      .range(0, hal::kMostThreads)
+      .value_name("N");
+  option("--nice", &sharing.nice, "Let other programs go first, up to 19; 0: as $SPORKLE_NICE says")
+      .range(0, hal::kMostNice)
+      .value_name("LEVEL");
+  return *this;
 }
 
 bool Command::given(const std::string& name) const { return app_->count(name) > 0; }
@@ -168,6 +190,24 @@ std::string explain(const CLI::App& root, const CLI::App* command, const CLI::Pa
 
 }  // namespace
 
+namespace {
+
+// Through the environment, so that child processes share the machine in the same way.
+Status share_machine(int64_t reserved_cores, int64_t nice) {
+  if (reserved_cores > 0) ::setenv("SPORKLE_RESERVE_CORES", std::to_string(reserved_cores).c_str(), 1);
+  if (nice > 0) ::setenv("SPORKLE_NICE", std::to_string(nice).c_str(), 1);
+  const char* text = std::getenv("SPORKLE_NICE");
+  if (!text || !*text) return {};
+  int level = 0;
+  const auto [end, error] = std::from_chars(text, text + std::strlen(text), level);
+  if (error != std::errc() || *end)
+    return invalid_argument("SPORKLE_NICE is \"" + std::string(text) + "\": give a number from 0 to " +
+                            std::to_string(hal::kMostNice));
+  return hal::set_nice_level(level).with_context("SPORKLE_NICE");
+}
+
+}  // namespace
+
 int Cli::run(int argc, const char* const* argv) {
   CLI::App& root = state_->root;
   if (argc < 2) {
@@ -189,7 +229,10 @@ int Cli::run(int argc, const char* const* argv) {
                  name.c_str());
     return kExitUsage;
   }
-  const Status status = state_->chosen ? state_->chosen() : internal_error("the command has no action");
+  Status status = state_->chosen ? Status() : internal_error("the command has no action");
+  for (const State::Sharing& sharing : state_->sharing)
+    if (status.ok() && sharing.app->parsed()) status = share_machine(sharing.reserved_cores, sharing.nice);
+  if (status.ok()) status = state_->chosen();
   std::fflush(stdout);
   if (status.ok()) return kExitOk;
   std::fprintf(stderr, "%s: %s\n", state_->chosen_name.c_str(), status.message().c_str());

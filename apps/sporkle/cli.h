@@ -53,6 +53,10 @@ class Command {
   Option option(const std::string& names, std::vector<std::string>* target, const std::string& help);
   Option flag(const std::string& names, bool* target, const std::string& help);
 
+  // Says that the command computes: it gets the options --reserve-cores and --nice, which hold for all that it and its
+  // child processes do.
+  Command& computes();
+
   // Whether an option was given on the command line, as opposed to left at its default. Valid inside the action.
   bool given(const std::string& name) const;
 

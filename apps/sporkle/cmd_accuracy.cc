@@ -34,19 +34,23 @@ void print_json(const validate::MathFunction& function, const validate::Accuracy
   JsonObject object;
   object.add("name", "accuracy").add("function", function.name).add("dtype", "f32").add("device", device);
   object.add("inputs", a.inputs).add("max_ulp", a.ours.ulp).add("at", a.ours.input).add("not_nearest", a.ours.above);
-  object.add("limit_ulp", function.limit_ulp).add("largest_input", function.largest).add("holds", a.holds);
+  object.add("limit_ulp", function.limit_ulp).add("holds", a.holds);
   if (function.c_library) object.add("c_library_max_ulp", a.c_library.ulp).add("c_library_at", a.c_library.input);
+  if (a.c_vectors) {
+    object.add("c_vector_lanes", a.c_vector_lanes).add("c_vectors_max_ulp", a.c_vectors->ulp);
+    object.add("c_vectors_at", a.c_vectors->input);
+  }
   std::printf("%s\n", object.text().c_str());
   std::fflush(stdout);
 }
 
 void print_row(const validate::MathFunction& function, const validate::Accuracy& a) {
-  const std::string range = function.largest < 1e38f ? "|x| <= " + input_text(function.largest) : "all";
-  char theirs[32] = "-";
+  char theirs[32] = "-", by_vectors[32] = "-";
   if (function.c_library) std::snprintf(theirs, sizeof theirs, "%.4f", a.c_library.ulp);
-  std::printf("%-11s %9.4f  %-16s %8.4f  %-13s %9s  %s\n", std::string(function.name).c_str(), a.ours.ulp,
-              input_text(a.ours.input).c_str(), function.limit_ulp, range.c_str(), theirs,
-              a.holds ? "holds" : "ABOVE THE LIMIT");
+  if (a.c_vectors) std::snprintf(by_vectors, sizeof by_vectors, "%.4f", a.c_vectors->ulp);
+  std::printf("%-11s %9.4f  %-16s %8.4f  %-15s  %9s %10s\n", std::string(function.name).c_str(), a.ours.ulp,
+              input_text(a.ours.input).c_str(), function.limit_ulp, a.holds ? "holds" : "ABOVE THE LIMIT", theirs,
+              by_vectors);
   std::fflush(stdout);
 }
 
@@ -71,9 +75,10 @@ Status run_accuracy(const AccuracyCommand& command) {
   options.threads = static_cast<int>(command.threads);
   options.device = command.device;
   if (!command.json)
-    std::printf("f32 on %s, %llu inputs each; errors in units in the last place\n%-11s %9s  %-16s %8s  %-13s %9s\n",
-                command.device.c_str(), static_cast<unsigned long long>(options.samples), "function", "largest", "at",
-                "limit", "that holds for", "C library");
+    std::printf(
+        "f32 on %s, %llu inputs each; errors in units in the last place\n%-11s %9s  %-16s %8s  %-15s  %9s %10s\n",
+        command.device.c_str(), static_cast<unsigned long long>(options.samples), "function", "largest", "at", "limit",
+        "", "C library", "its vectors");
   Terminal terminal(2);
   bool all_hold = true;
   for (const validate::MathFunction* function : chosen) {
@@ -103,6 +108,7 @@ void register_accuracy(Cli& cli) {
   command.option("--device", &options->device, "Where our functions run; see `sporkle devices`");
   command.option("--threads", &options->threads, "Compute threads; 0: all cores").range(0, 1024);
   command.flag("--json", &options->json, "Print one JSON object a line");
+  command.computes();
   command.example("accuracy", "An even sample of a million inputs for each function, in a few seconds.");
   command.example("accuracy --function exp --exhaustive", "Every f32 number there is.");
   command.action([options] { return run_accuracy(*options); });

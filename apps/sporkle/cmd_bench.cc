@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <iostream>
 #include <memory>
+#include <span>
 
 #include "apps/sporkle/bench_join.h"
 #include "apps/sporkle/cli.h"
@@ -27,10 +28,10 @@ using bench::Record;
 constexpr const char* kBlasWorker = "blas-worker";
 
 struct BenchCommand {
-  std::vector<std::string> shapes, dtypes, against;
+  std::vector<std::string> shapes, dtypes, against, only;
   std::string device = "cpu", numerics, results = "bench/results", commit;
   int64_t threads = 0, rounds = 9, count = 20;
-  bool json = false, save = false;
+  bool json = false, save = false, resume = false;
 };
 
 // "f32,f64" and repeated options alike.
@@ -77,16 +78,20 @@ class Output {
     if (passed > std::chrono::seconds(2)) progress_->update(done, what);
   }
 
-  Status save() {
-    if (!command_.save || records_.empty()) return {};
-    bench::MachineOptions options;
-    options.commit = command_.commit.empty() ? std::string(built_from()) : command_.commit;
-    SPORKLE_ASSIGN_OR_RETURN(const int threads, hal::thread_count(static_cast<int>(command_.threads)));
-    SPORKLE_ASSIGN_OR_RETURN(options.noise, bench::noise_of_device(command_.device, threads));
+  // Appends what was added since the last time.
+  Status save(double noise) {
     SPORKLE_ASSIGN_OR_RETURN(const std::filesystem::path path,
-                             bench::append_results(command_.results, bench::describe_machine(options), records_));
-    std::fprintf(stderr, "%zu results are in %s\n", records_.size(), path.c_str());
+                             bench::append_results(command_.results, machine(noise), unsaved()));
+    saved_ = records_.size();
+    path_ = path.string();
     return {};
+  }
+  void say_where() {
+    if (saved_ > 0) std::fprintf(stderr, "%zu results are in %s\n", saved_, path_.c_str());
+  }
+  bench::Machine machine(double noise) const {
+    return bench::describe_machine(
+        {.commit = command_.commit.empty() ? std::string(built_from()) : command_.commit, .noise = noise});
   }
 
  private:
@@ -115,10 +120,24 @@ class Output {
   Terminal terminal_;
   std::optional<Progress> progress_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::span<const Record> unsaved() const { return std::span(records_).subspan(saved_); }
+
   std::vector<Record> records_;
+  size_t saved_ = 0;
+  std::string path_;
 };
 
-Result<bench::SuiteOptions> suite_options(const BenchCommand& command, Output& output) {
+// Whether `kept` has a row, whatever its rival.
+bool has_row(const std::vector<Record>& kept, const bench::CaseKind& kind, const bench::Setting& setting) {
+  return std::ranges::any_of(kept, [&](const Record& r) {
+    return r.name == kind.name && r.shape == setting.shape && r.dtype == ir::dtype_name(setting.dtype) &&
+           r.numerics == ir::numerics_name(setting.numerics) && r.device == setting.device &&
+           r.threads == setting.threads;
+  });
+}
+
+// `kept`: for --resume, what need not be measured again; outlives the options.
+Result<bench::SuiteOptions> suite_options(const BenchCommand& command, Output& output, std::vector<Record>* kept) {
   bench::SuiteOptions options;
   options.shapes = command.shapes;
   options.dtypes = split_commas(command.dtypes);
@@ -131,49 +150,64 @@ Result<bench::SuiteOptions> suite_options(const BenchCommand& command, Output& o
   options.on_record = [&output](const Record& record) { output.add(record); };
   options.on_notice = [&output](const std::string& text) { output.notice(text); };
   options.on_progress = [&output](double done, const std::string& what) { output.progress(done, what); };
+  if (command.save || command.resume) options.on_group = [&output](double noise) { return output.save(noise); };
+  if (!command.resume) return options;
+  SPORKLE_ASSIGN_OR_RETURN(*kept, bench::kept_results(command.results, output.machine(0)));
+  if (!kept->empty())
+    output.notice(std::to_string(kept->size()) + " results are there already; measuring what is missing");
+  options.skip = [kept](const bench::CaseKind& kind, const bench::Setting& setting) {
+    return has_row(*kept, kind, setting);
+  };
   return options;
 }
 
 Status bench_one(const bench::CaseKind& kind, const BenchCommand& command) {
   Output output(command);
-  SPORKLE_ASSIGN_OR_RETURN(const bench::SuiteOptions options, suite_options(command, output));
-  const Status measured = bench::run_case(kind, options);
-  SPORKLE_RETURN_IF_ERROR(output.save());
+  std::vector<Record> kept;
+  SPORKLE_ASSIGN_OR_RETURN(const bench::SuiteOptions options, suite_options(command, output, &kept));
+  const Status measured = bench::run_cases(std::span(&kind, 1), options);
+  output.say_where();
   return measured;
 }
 
-Status measure_join(const BenchCommand& command) {
-  Output output(command);
+Status measure_join(const BenchCommand& command, Output& output) {
   SPORKLE_ASSIGN_OR_RETURN(const std::vector<Record> records, bench_join(command.count));
   for (const Record& record : records) output.add(record);
-  return output.save();
+  if (!command.save && !command.resume) return {};
+  SPORKLE_ASSIGN_OR_RETURN(const int threads, hal::thread_count(static_cast<int>(command.threads)));
+  SPORKLE_ASSIGN_OR_RETURN(const double noise, bench::noise_of_device(command.device, threads));
+  return output.save(noise);
+}
+
+Status bench_join_alone(const BenchCommand& command) {
+  Output output(command);
+  const Status measured = measure_join(command, output);
+  output.say_where();
+  return measured;
 }
 
 // Every case, whatever happens to the others.
 Status bench_all(const BenchCommand& command) {
   Output output(command);
-  SPORKLE_ASSIGN_OR_RETURN(bench::SuiteOptions options, suite_options(command, output));
-  std::string failed;
-  const auto keep = [&](const std::string& name, const Status& status) {
-    if (status.ok()) return;
-    output.notice(name + ": " + status.message());
-    failed += (failed.empty() ? "" : ", ") + name;
-  };
-  const std::vector<bench::CaseKind>& kinds = bench::case_kinds();
-  const double count = static_cast<double>(kinds.size() + 1);
-  for (size_t i = 0; i < kinds.size(); ++i) {
-    options.on_progress = [&, i](double done, const std::string& what) {
-      output.progress((static_cast<double>(i) + done) / count, what);
-    };
-    keep(kinds[i].name, bench::run_case(kinds[i], options));
+  std::vector<Record> kept;
+  SPORKLE_ASSIGN_OR_RETURN(const bench::SuiteOptions options, suite_options(command, output, &kept));
+  std::vector<bench::CaseKind> kinds;
+  bool join = command.only.empty();
+  for (const std::string& name : split_commas(command.only)) {
+    if (name == "join") {
+      join = true;
+      continue;
+    }
+    SPORKLE_ASSIGN_OR_RETURN(const bench::CaseKind* kind, bench::find_case(name));
+    kinds.push_back(*kind);
   }
-  const Result<std::vector<Record>> joins = bench_join(command.count);
-  keep("join", joins.status());
-  if (joins.ok())
-    for (const Record& record : *joins) output.add(record);
-  SPORKLE_RETURN_IF_ERROR(output.save());
-  if (failed.empty()) return {};
-  return internal_error("these cases failed: " + failed);
+  const Status cases = bench::run_cases(command.only.empty() ? std::span<const bench::CaseKind>(bench::case_kinds())
+                                                             : std::span<const bench::CaseKind>(kinds),
+                                        options);
+  if (std::ranges::any_of(kept, [](const Record& r) { return r.name == "join"; })) join = false;
+  const Status joins = join ? measure_join(command, output) : Status();
+  output.say_where();
+  return cases.ok() ? joins : cases;
 }
 
 void add_output_options(Command& command, BenchCommand* o) {
@@ -189,6 +223,9 @@ void add_measuring_options(Command& command, BenchCommand* o) {
   command.option("--threads", &o->threads, "Threads, for rivals too; 0: as many as may be used").range(0, 1024);
   command.option("--rounds", &o->rounds, "Rounds, at least 7; ratios are per round, the median counts")
       .range(bench::kLeastRounds, 10000);
+  command.flag("--resume", &o->resume,
+               "Like --save, and leaves out what was saved today by this program on this machine");
+  command.computes();
   add_output_options(command, o);
 }
 
@@ -222,12 +259,14 @@ void register_bench(Cli& cli) {
   join.option("--count", &join_options->count, "How many times").range(1, 100000);
   add_output_options(join, join_options.get());
   join.example("bench join", "Starts a coordinator here and joins it twenty times, one process each.");
-  join.action([join_options] { return measure_join(*join_options); });
+  join.action([join_options] { return bench_join_alone(*join_options); });
 
   auto all_options = std::make_shared<BenchCommand>();
   Command all = bench.command("all", "Every case with its default shapes, types and rivals");
   add_measuring_options(all, all_options.get());
+  all.option("--only", &all_options->only, "Only this case; repeatable").value_name("CASE");
   all.example("bench all --threads 2 --save", "Adds a file of results to bench/results.");
+  all.example("bench all --threads 2 --resume", "Goes on where that was interrupted.");
   all.action([all_options] { return bench_all(*all_options); });
 
   register_bench_reports(bench);

@@ -44,7 +44,8 @@ void print_json(const Comparison& comparison) {
   for (const Change& change : comparison.changes) {
     JsonObject object = row_object(change.new_record);
     object.add("old_value", change.old_record.value).add("new_value", change.new_record.value);
-    object.add("unit", change.new_record.unit).add("slowdown", change.slowdown).add("margin", change.margin);
+    object.add("unit", change.new_record.unit).add("slowdown", change.slowdown).add("by_ratio", change.by_ratio);
+    object.add("margin", change.margin);
     std::printf("%s\n", object.add("verdict", verdict_name(change.verdict)).text().c_str());
   }
   for (const Record& record : comparison.missing)
@@ -64,10 +65,12 @@ void print_changes(const Comparison& comparison, Verdict verdict, const char* ti
   std::printf("%s:\n", title);
   for (const Change& change : comparison.changes) {
     if (change.verdict != verdict) continue;
-    std::printf("  %s\n    %s (margin %.1f %%): %.4g -> %.4g %s\n",
+    std::printf("  %s\n    %s%s (margin %.1f %%): %.4g -> %.4g %s",
                 printable(bench::row_name(change.new_record)).c_str(), change_text(change.slowdown).c_str(),
-                100 * change.margin, change.old_record.value, change.new_record.value,
-                printable(change.new_record.unit).c_str());
+                change.by_ratio ? " beside the rival" : "", 100 * change.margin, change.old_record.value,
+                change.new_record.value, printable(change.new_record.unit).c_str());
+    if (change.by_ratio) std::printf(", ratio %.3g -> %.3g", *change.old_record.ratio, *change.new_record.ratio);
+    std::printf("\n");
   }
 }
 

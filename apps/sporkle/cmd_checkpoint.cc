@@ -29,6 +29,7 @@ void print_json(const train::CheckpointSummary& c) {
     tensors.add(tensor);
   }
   JsonObject model;
+  model.add("architecture", train::architecture_name(c.shape.architecture));
   model.add("layers", c.shape.layers).add("heads", c.shape.heads).add("width", c.shape.width);
   model.add("context", c.shape.context).add("vocab_size", c.shape.vocab_size);
   JsonObject object;
@@ -44,9 +45,12 @@ void print_text(const train::CheckpointSummary& c) {
     std::printf("%-11s  %s\n", label, value.c_str());
   };
   row("checkpoint", printable(c.folder.string()));
-  row("model", "GPT-2: " + std::to_string(c.shape.layers) + " layers, " + std::to_string(c.shape.heads) +
-                   " heads, width " + std::to_string(c.shape.width) + ", context " + std::to_string(c.shape.context) +
-                   ", vocabulary " + std::to_string(c.shape.vocab_size));
+  const bool shares = c.shape.architecture == train::Architecture::llama && c.shape.kv_heads != c.shape.heads;
+  row("model", std::string(train::architecture_name(c.shape.architecture)) + ": " + std::to_string(c.shape.layers) +
+                   " layers, " + std::to_string(c.shape.heads) + " heads" +
+                   (shares ? " over " + std::to_string(c.shape.kv_heads) + " of keys and values" : "") + ", width " +
+                   std::to_string(c.shape.width) + ", context " + std::to_string(c.shape.context) + ", vocabulary " +
+                   std::to_string(c.shape.vocab_size));
   row("tokenizer", c.tokenizer);
   if (c.step) row("step", std::to_string(*c.step));
   row("parameters",

@@ -68,6 +68,7 @@ void register_demo(Cli& cli) {
   command.option("--threads", &o.threads, "Threads for the comparison; 0: one for each core").range(0, 4096);
   command.option("--prompt", &o.prompt, "What the written passage starts with").value_name("TEXT");
   command.flag("--json", &o.json, "Print one JSON event a line, the last one the summary");
+  command.computes();
   command.example("demo", "Four workers of different speeds; one is killed, a fresh one joins.");
   command.action([options] { return demo(*options); });
 }

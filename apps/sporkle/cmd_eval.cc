@@ -28,7 +28,7 @@ struct EvalOptions {
   train::DataConfig data;
   double last = 1;
   int64_t threads = 0;
-  std::string device;
+  std::string device, quantize = kNoQuantization;
   bool logits = false;
   bool json = false;
 };
@@ -40,7 +40,7 @@ Status print_logits(LoadedModel& loaded, const train::TokenFile& file) {
   std::vector<int32_t> ids(static_cast<size_t>(length));
   file.read(0, ids);
   const tensor::Tensor tokens = tensor::from_host<int32_t>(loaded.model->context(), ids, {1, length});
-  SPORKLE_ASSIGN_OR_RETURN(const std::vector<float> logits, loaded.model->gpt().logits(tokens).to_host<float>());
+  SPORKLE_ASSIGN_OR_RETURN(const std::vector<float> logits, loaded.model->decoder().logits(tokens).to_host<float>());
   JsonArray token_list;
   for (const int32_t id : ids) token_list.add(id);
   std::printf("{\"tokens\":%s,\"logits\":[", token_list.text().c_str());
@@ -58,7 +58,7 @@ Status evaluate_text(const EvalOptions& o) {
   if (o.data.path.empty() == o.data.corpus.empty())
     return invalid_argument(o.data.path.empty() ? "on which text? Name a file, a folder, or a --corpus"
                                                 : "give a text or a --corpus, not both");
-  SPORKLE_ASSIGN_OR_RETURN(LoadedModel loaded, load_model(o.checkpoint, o.device, o.threads));
+  SPORKLE_ASSIGN_OR_RETURN(LoadedModel loaded, load_model(o.checkpoint, o.device, o.threads, o.quantize));
   SPORKLE_ASSIGN_OR_RETURN(const train::Corpus corpus, train::open_corpus(o.data));
   SPORKLE_ASSIGN_OR_RETURN(train::TokenFile file, train::cached_token_file(corpus, *loaded.tokenizer));
   if (o.logits) return print_logits(loaded, file);
@@ -100,7 +100,7 @@ void register_eval(Cli& cli) {
   Command command = cli.command("eval", "Measure how well a model predicts a text");
   command
       .option("checkpoint", &options->checkpoint,
-              "A checkpoint (Sporkle's or a Hugging Face GPT-2), or a folder of them: the latest is used")
+              "A checkpoint (Sporkle's or a Hugging Face GPT-2 or Llama), or a folder of them: the latest is used")
       .required()
       .value_name("CHECKPOINT");
   command.option("text", &options->data.path, "A UTF-8 file, or a folder of them").value_name("TEXT");
@@ -115,7 +115,11 @@ void register_eval(Cli& cli) {
       .range(0, 4096)
       .value_name("N");
   command.option("--device", &options->device, "Where to compute; `sporkle devices` lists them").value_name("ID");
+  command.option("--quantize", &options->quantize, "int8: linear layers compute with weights of 8 bits")
+      .one_of({kNoQuantization, kInt8})
+      .value_name("TYPE");
   command.flag("--json", &options->json, "Print one JSON object");
+  command.computes();
   command.example("eval my-model --corpus kjv --last 0.05", "Repeats the validation of a training on the Bible.");
   command.action([options] { return evaluate_text(*options); });
 }

@@ -28,7 +28,7 @@ struct GenerateOptions {
   double temperature = 0.8;
   double top_p = 0.95;
   int64_t threads = 0;
-  std::string device;
+  std::string device, quantize = kNoQuantization;
   bool json = false;
 };
 
@@ -91,7 +91,7 @@ Status generate_text(GenerateOptions o, bool prompt_given) {
   if (!o.prompt_file.empty()) {
     SPORKLE_ASSIGN_OR_RETURN(o.prompt, read_file(o.prompt_file));
   }
-  SPORKLE_ASSIGN_OR_RETURN(const LoadedModel loaded, load_model(o.checkpoint, o.device, o.threads));
+  SPORKLE_ASSIGN_OR_RETURN(const LoadedModel loaded, load_model(o.checkpoint, o.device, o.threads, o.quantize));
   const train::Tokenizer& tokenizer = *loaded.tokenizer;
   const std::vector<int32_t> prompt = tokenizer.encode(o.prompt);
   // Without a prompt the model begins a document; for a model of bytes that is what follows a line's end.
@@ -132,7 +132,7 @@ void register_generate(Cli& cli) {
   Command command = cli.command("generate", "Write text with a trained model");
   command
       .option("checkpoint", &options->checkpoint,
-              "A checkpoint (Sporkle's or a Hugging Face GPT-2), or a folder of them: the latest is used")
+              "A checkpoint (Sporkle's or a Hugging Face GPT-2 or Llama), or a folder of them: the latest is used")
       .required()
       .value_name("CHECKPOINT");
   command.option("-p,--prompt", &options->prompt, "What the text begins with").value_name("TEXT");
@@ -149,7 +149,11 @@ void register_generate(Cli& cli) {
       .range(0, 4096)
       .value_name("N");
   command.option("--device", &options->device, "Where to compute; `sporkle devices` lists them").value_name("ID");
+  command.option("--quantize", &options->quantize, "int8: linear layers compute with weights of 8 bits")
+      .one_of({kNoQuantization, kInt8})
+      .value_name("TYPE");
   command.flag("--json", &options->json, "Print one event a line, the last with \"event\":\"summary\"");
+  command.computes();
   command.example("generate my-model --prompt \"In the beginning\"",
                   "Continues the prompt with the latest checkpoint.");
   command.action([options, command] { return generate_text(*options, command.given("--prompt")); });

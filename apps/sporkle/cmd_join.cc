@@ -100,6 +100,7 @@ void register_join(Cli& cli) {
   command.option("--speed", &o.speed, "Use only this share of the time, so that the machine stays usable")
       .range(0.01, 1);
   command.flag("--json", &o.json, "Print one JSON event a line");
+  command.computes();
   command.example("join 'sporkle://...'", "Joins with all cores; Ctrl-C leaves, and nothing is lost.");
   command.example("join 'sporkle://...' --threads 2 --speed 0.5", "Gives half of two cores.");
   command.action([options] { return join(*options); });

@@ -31,6 +31,7 @@ Status show(const ShowOptions& o) {
   if (target == "cpu") {
     SPORKLE_ASSIGN_OR_RETURN(target, codegen::host_cpu_target());
   }
+  if (codegen::CpuTarget::from_name(target).ok()) target = std::string(codegen::kCpuPrefix) + target;
   std::vector<Stage> stages{{"trace", ir::print(parsed.kernel)}};
   const auto compiled =
       codegen::compile(parsed.kernel, schedule, target, [&](std::string_view name, std::string_view text) {
@@ -69,7 +70,7 @@ void register_kernel(Cli& cli) {
   auto show_options = std::make_shared<ShowOptions>();
   Command shown = kernel.command("show", "Print every stage of a kernel on its way to machine code");
   shown.option("file", &show_options->file, "The kernel's text (see docs/debugging.md)").required().value_name("FILE");
-  shown.option("--target", &show_options->target, "cpu for this machine, or such as cpu:x86-64-v3")
+  shown.option("--target", &show_options->target, "cpu for this machine, or such as x86-64-v3 or aarch64")
       .value_name("TARGET");
   shown.option("--stage", &show_options->stage, "trace, lowered, a lowering pass, llvm, assembly, or all")
       .value_name("STAGE");
@@ -104,6 +105,7 @@ void register_kernel(Cli& cli) {
       "kernel run examples/kernels/softmax.ir --interpret --inputs x=1,2,3,4 y=empty:4 --scalar rows=2 n=2 "
       "--watch %5@r=1",
       "Shows a value of the second row as it is computed.");
+  run.computes();
   run.action([run_options] { return run_kernel(*run_options); });
 }
 

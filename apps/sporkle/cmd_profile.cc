@@ -8,17 +8,19 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <set>
 
 #include "apps/sporkle/cli.h"
 #include "apps/sporkle/commands.h"
 #include "apps/sporkle/profile_report.h"
-#include "apps/sporkle/roofline.h"
 #include "base/child_process.h"
 #include "base/file.h"
 #include "base/file_writer.h"
 #include "base/format_units.h"
 #include "base/json_writer.h"
 #include "base/terminal.h"
+#include "bench/peak.h"
+#include "hal/host/system.h"
 
 namespace sporkle::app {
 namespace {
@@ -104,7 +106,7 @@ Result<int> run_traced(const std::string& program, const std::vector<std::string
 struct Rates {
   double flops_per_second, bytes_per_second, percent_of_roofline;
 };
-Rates rates_of(const ProfileRow& row, const std::map<std::string, Roofline>& rooflines) {
+Rates rates_of(const ProfileRow& row, const std::map<std::string, bench::Peak>& rooflines) {
   if (row.seconds <= 0) return {0, 0, 0};
   const auto found = rooflines.find(row.device);
   const double least = found == rooflines.end() ? 0 : found->second.seconds(row.flops, row.bytes);
@@ -112,7 +114,7 @@ Rates rates_of(const ProfileRow& row, const std::map<std::string, Roofline>& roo
 }
 
 void print_json(const ProfileOptions& o, const ProfileReport& report,
-                const std::map<std::string, Roofline>& rooflines) {
+                const std::map<std::string, bench::Peak>& rooflines) {
   int64_t printed = 0;
   for (const ProfileRow& row : report.rows()) {
     if (++printed > o.top) break;
@@ -129,7 +131,7 @@ void print_json(const ProfileOptions& o, const ProfileReport& report,
 }
 
 void print_table(const ProfileOptions& o, const ProfileReport& report,
-                 const std::map<std::string, Roofline>& rooflines) {
+                 const std::map<std::string, bench::Peak>& rooflines) {
   const std::vector<ProfileRow> rows = report.rows();
   std::printf("\n%8s %10s %6s %14s %11s %5s  kernel\n", "calls", "total ms", "share", "FLOP/s", "bytes/s", "roof");
   for (size_t i = 0; i < rows.size() && i < static_cast<size_t>(o.top); ++i) {
@@ -176,10 +178,20 @@ Status profile(const Cli& cli, const ProfileOptions& o) {
   SPORKLE_RETURN_IF_ERROR(output.write(text + "\n]\n"));
   SPORKLE_RETURN_IF_ERROR(output.commit());
 
-  std::map<std::string, Roofline> rooflines;
+  std::map<std::string, bench::Peak> rooflines;
+  std::set<std::string> tried;
   for (const ProfileRow& row : report.rows()) {
-    if (row.device != "cpu" || rooflines.contains(row.device)) continue;
-    SPORKLE_ASSIGN_OR_RETURN(rooflines[row.device], measure_roofline(row.device));
+    const bool has_roofline = row.device.starts_with("cpu") || row.device.starts_with("vulkan");
+    if (!has_roofline || !tried.insert(row.device).second) continue;
+    bench::Setting setting;
+    setting.device = row.device;
+    SPORKLE_ASSIGN_OR_RETURN(setting.threads, hal::thread_count(0));
+    // Without it the profile is still worth having.
+    const Result<bench::Peak> peak = bench::peak_of(setting, bench::PeakEffort::brief);
+    if (peak.ok())
+      rooflines[row.device] = *peak;
+    else
+      std::fprintf(stderr, "the roof of %s is unknown: %s\n", row.device.c_str(), peak.status().message().c_str());
   }
   if (report.rows().empty()) {
     std::fprintf(stderr, "%s launched no kernels%s\n", o.command[0].c_str(),
@@ -205,6 +217,7 @@ void register_profile(Cli& cli) {
   command.flag("--json", &options->json, "Print one JSON object a kernel; the command's output goes to standard error");
   command.option("command", &options->command, "A command of sporkle, or any program that uses it, after --")
       .value_name("COMMAND");
+  command.computes();
   command.example("profile -- train examples/configs/kjv-small.toml --stop-after 20",
                   "Trains for twenty steps and lists the kernels that took longest, with their lines of code.");
   command.action([&cli, options] { return profile(cli, *options); });

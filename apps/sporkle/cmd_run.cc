@@ -188,6 +188,7 @@ void register_run(Cli& cli) {
   start.option("--checkpoint-every", &s.checkpoint_every, "Rounds between checkpoints; 0: only at the end")
       .range(0, 1e9);
   start.flag("--json", &s.json, "Print one JSON event a line");
+  start.computes();
   start.example("run start examples/configs/mesh.toml", "Prints a link for `sporkle join`, then conducts the run.");
   start.action([start_options] { return start_run(*start_options); });
 

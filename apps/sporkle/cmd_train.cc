@@ -1,6 +1,7 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "apps/sporkle/cli.h"
 #include "apps/sporkle/commands.h"
@@ -19,6 +20,7 @@ struct TrainOptions {
   bool help_config = false;
   int64_t threads = 0;
   int64_t stop_after = 0;
+  int64_t memory_cap_mb = 0;
   std::string device;
 };
 
@@ -33,7 +35,9 @@ Status train_model(const TrainOptions& o) {
         "`sporkle train --help-config` lists every key");
   SPORKLE_ASSIGN_OR_RETURN(train::TrainConfig config, train::load_config(o.config));
   if (o.threads > 0) config.train.threads = o.threads;
-  const train::DeviceChoice choice{o.device, static_cast<int>(config.train.threads)};
+  if (o.memory_cap_mb > 0) config.train.memory_cap_mb = o.memory_cap_mb;
+  const train::DeviceChoice choice{o.device, static_cast<int>(config.train.threads),
+                                   static_cast<size_t>(config.train.memory_cap_mb) * 1'000'000};
 
   TrainView view(o.json);
   const auto preparing = [&](std::string_view what, uint64_t done, uint64_t total) {
@@ -50,7 +54,10 @@ Status train_model(const TrainOptions& o) {
 
   catch_interrupts();
   train::TrainCallbacks callbacks;
-  callbacks.step = [&](const train::StepReport& report) { view.step(report); };
+  callbacks.step = [&, first = true](const train::StepReport& report) mutable {
+    if (std::exchange(first, false)) view.first_step(trainer);
+    view.step(report);
+  };
   callbacks.evaluating = [&](int64_t done, int64_t total) { view.evaluating(done, total); };
   callbacks.evaluated = [&](int64_t step, const train::Evaluation& evaluation) { view.evaluated(step, evaluation); };
   callbacks.saved = [&](int64_t step, const std::filesystem::path& path) { view.saved(step, path); };
@@ -78,10 +85,22 @@ void register_train(Cli& cli) {
   command.option("--threads", &options->threads, "Threads that compute; 0: as the config says")
       .range(0, 4096)
       .value_name("N");
-  command.option("--device", &options->device, "Where to compute; `sporkle devices` lists them").value_name("ID");
+  command
+      .option(
+          "--memory-cap", &options->memory_cap_mb,
+          "Most megabytes that training may take, at the cost of computing activations again; 0: as the config says")
+      .range(0, 1e9)
+      .value_name("MB");
+  command
+      .option("--device", &options->device,
+              "Where to compute; `sporkle devices` lists them. Several, as in cpu,vulkan:0, share every step")
+      .value_name("ID");
   command.flag("--json", &options->json, "Print one event a line, the last with \"event\":\"summary\"");
   command.flag("--help-config", &options->help_config, "Explain every key of a config and exit");
+  command.computes();
   command.example("train examples/configs/kjv-small.toml", "Trains a small model on the King James Bible in minutes.");
+  command.example("train my.toml --device cpu,vulkan:0",
+                  "Each device takes as many of a step's gradient_accumulation parts as it is fast.");
   command.example("train my.toml --resume", "Goes on after Ctrl-C, which saves, or after a crash.");
   command.action([options] { return train_model(*options); });
 }

@@ -134,6 +134,7 @@ void register_validate(Cli& cli) {
   command.flag("--long", &options->take_long, "Twenty times as many calls, with up to four times the elements");
   command.flag("--json", &options->json, "Print one JSON object a line");
   command.flag("--markdown", &options->markdown, "Print the page docs/operations.md");
+  command.computes();
   command.example("validate --device cpu", "Every instruction set of this processor, with 1 and 2 threads.");
   command.example("validate --op sum --rounds 1000", "One operation, thoroughly.");
   command.action([options] { return run_validation(*options); });

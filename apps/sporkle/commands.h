@@ -20,6 +20,7 @@ void register_profile(Cli& cli);
 void register_run(Cli& cli);
 void register_tokenizer(Cli& cli);
 void register_train(Cli& cli);
+void register_tune(Cli& cli);
 void register_validate(Cli& cli);
 
 inline void register_commands(Cli& cli) {
@@ -33,6 +34,7 @@ inline void register_commands(Cli& cli) {
   register_run(cli);
   register_join(cli);
   register_bench(cli);
+  register_tune(cli);
   register_validate(cli);
   register_accuracy(cli);
   register_profile(cli);

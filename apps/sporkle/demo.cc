@@ -319,7 +319,7 @@ class Demo {
 train::TrainConfig demo_mesh_config(const DemoOptions& options) {
   train::TrainConfig config;
   config.data.corpus = options.corpus;
-  config.model = {4, 4, 128, 128, 0.0};
+  config.model = {.layers = 4, .heads = 4, .width = 128, .context = 128};
   config.train.batch_size = 8;
   config.train.tokens = options.tokens > 0 ? options.tokens : kDefaultTokens;
   config.train.learning_rate = 3e-3;

@@ -7,13 +7,15 @@
 
 namespace sporkle::app {
 
-Result<LoadedModel> load_model(const std::string& path, const std::string& device, int64_t threads) {
+Result<LoadedModel> load_model(const std::string& path, const std::string& device, int64_t threads,
+                               const std::string& quantize) {
   SPORKLE_ASSIGN_OR_RETURN(const train::Checkpoint checkpoint, train::load_checkpoint(path));
   LoadedModel loaded;
   loaded.folder = checkpoint.folder;
   SPORKLE_ASSIGN_OR_RETURN(loaded.tokenizer, train::load_checkpoint_tokenizer(checkpoint.folder));
   SPORKLE_ASSIGN_OR_RETURN(loaded.model,
                            train::LanguageModel::from_checkpoint(checkpoint, {}, {device, static_cast<int>(threads)}));
+  if (quantize == kInt8) SPORKLE_RETURN_IF_ERROR(loaded.model->decoder().quantize_int8().with_context(path));
   return loaded;
 }
 

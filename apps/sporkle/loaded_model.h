@@ -19,8 +19,11 @@ struct LoadedModel {
   std::unique_ptr<train::LanguageModel> model;
 };
 
-// `path` is a checkpoint, or a folder of them, of which the latest is meant.
-Result<LoadedModel> load_model(const std::string& path, const std::string& device, int64_t threads);
+// `path` is a checkpoint, or a folder of them, of which the latest is meant. `quantize`: kNoQuantization or kInt8, with
+// which linear layers compute in 8 bits.
+inline constexpr char kNoQuantization[] = "none", kInt8[] = "int8";
+Result<LoadedModel> load_model(const std::string& path, const std::string& device, int64_t threads,
+                               const std::string& quantize = kNoQuantization);
 
 // "bytes", a tokenizer.json, a checkpoint, or a folder of checkpoints.
 Result<train::TokenizerPtr> load_any_tokenizer(const std::string& name);

@@ -37,13 +37,16 @@ void append(History& history, double x, double y) {
   history.emplace_back(x, y);
 }
 
-std::string device_text(const hal::DeviceInfo& info) {
-  return info.target + ", " + std::to_string(info.threads) + (info.threads == 1 ? " thread" : " threads") + ", strict";
+std::string device_text(const hal::DeviceInfo& info, const train::OptimizationConfig& optimization) {
+  std::string text = info.target + ", " + std::to_string(info.threads) + (info.threads == 1 ? " thread" : " threads") +
+                     ", " + optimization.numerics;
+  if (optimization.precision != "f32") text += ", products in " + optimization.precision;
+  return text;
 }
 
 }  // namespace
 
-TrainView::TrainView(bool json) : json_(json), terminal_(1), started_s_(now_s()) {}
+TrainView::TrainView(bool json) : json_(json), terminal_(1), opened_s_(now_s()), started_s_(opened_s_) {}
 
 double TrainView::elapsed_s() const { return now_s() - started_s_; }
 
@@ -82,13 +85,13 @@ void TrainView::start(train::Trainer& trainer, const std::string& corpus) {
   const hal::DeviceInfo& device = trainer.model().context().device().info();
   screen_.model = model_text(parameters);
   screen_.corpus = corpus + ", " + format_bytes(static_cast<double>(text.text_bytes));
-  screen_.device = device_text(device);
+  screen_.device = device_text(device, trainer.config().train);
   screen_.step = first_step_ = trainer.step();
   screen_.total_steps = trainer.config().total_steps();
   screen_.tokens = tokens_before_ = trainer.tokens();
   screen_.note = "preparing the first step";
   event_every_ = std::max<int64_t>(1, (screen_.total_steps - first_step_) / kMostStepEvents);
-  started_s_ = drawn_s_ = now_s();
+  started_s_ = drawn_s_ = ready_s_ = now_s();
   if (json_) {
     print_event(JsonObject()
                     .add("event", "start")
@@ -101,6 +104,8 @@ void TrainView::start(train::Trainer& trainer, const std::string& corpus) {
                     .add("tokens_per_step", trainer.config().tokens_per_step())
                     .add("device", device.target)
                     .add("threads", device.threads)
+                    .add("numerics", trainer.config().train.numerics)
+                    .add("precision", trainer.config().train.precision)
                     .add("directory", trainer.config().output.directory));
   } else if (!terminal_.interactive()) {
     std::printf("Training a %s, on %s (%s tokens), with %s\n", screen_.model.c_str(), screen_.corpus.c_str(),
@@ -109,6 +114,37 @@ void TrainView::start(train::Trainer& trainer, const std::string& corpus) {
     std::fflush(stdout);
   }
   draw(true);
+}
+
+void TrainView::first_step(train::Trainer& trainer) {
+  const train::StepMemory& memory = trainer.model().step_memory();
+  const cache::CacheCounters kernels = trainer.model().context().kernels().counters();
+  const double seconds = now_s() - opened_s_;
+  if (json_) {
+    print_event(JsonObject()
+                    .add("event", "first_step")
+                    .add("seconds_to_ready", ready_s_ - opened_s_)
+                    .add("seconds_since_start", seconds)
+                    .add("kernels_compiled", kernels.compiles)
+                    .add("kernels_loaded", kernels.disk_hits)
+                    .add("compile_seconds", kernels.compile_seconds)
+                    .add("memory_peak_bytes", memory.peak)
+                    .add("parameter_bytes", memory.parameters)
+                    .add("optimizer_bytes", memory.optimizer)
+                    .add("gradient_bytes", memory.gradients)
+                    .add("activation_bytes", memory.activations)
+                    .add("recomputes", memory.keep_every > 0));
+  } else if (!terminal_.interactive()) {
+    const auto bytes = [](size_t n) { return format_bytes(static_cast<double>(n)); };
+    std::printf("ready after %.2f s, first step done after %.2f s: %llu kernels compiled in %.2f s, %llu loaded\n",
+                ready_s_ - opened_s_, seconds, static_cast<unsigned long long>(kernels.compiles),
+                kernels.compile_seconds, static_cast<unsigned long long>(kernels.disk_hits));
+    std::printf("memory: %s planned at most: parameters %s, optimiser %s, gradients %s, activations %s%s\n",
+                bytes(memory.peak).c_str(), bytes(memory.parameters).c_str(), bytes(memory.optimizer).c_str(),
+                bytes(memory.gradients).c_str(), bytes(memory.activations).c_str(),
+                memory.keep_every > 0 ? ", others computed again" : "");
+    std::fflush(stdout);
+  }
 }
 
 void TrainView::step(const train::StepReport& report) {

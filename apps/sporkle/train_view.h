@@ -25,6 +25,8 @@ class TrainView {
   void preparing(std::string_view what, uint64_t done, uint64_t total);
   // The trainer is ready. `name` is what the user calls the data.
   void start(train::Trainer& trainer, const std::string& corpus);
+  // After the first step, before step(): what starting took, and where the memory goes.
+  void first_step(train::Trainer& trainer);
   void step(const train::StepReport& report);
   void evaluating(int64_t done, int64_t total);
   void evaluated(int64_t step, const train::Evaluation& evaluation);
@@ -47,7 +49,8 @@ class TrainView {
   double preparing_since_s_ = 0;
   TrainScreen screen_;
   SpeedEstimate speed_{30};
-  double started_s_, drawn_s_ = 0;
+  const double opened_s_;
+  double started_s_, drawn_s_ = 0, ready_s_ = 0;
   int64_t first_step_ = 0, event_every_ = 1;
   uint64_t tokens_before_ = 0;
   double training_s_ = 0;

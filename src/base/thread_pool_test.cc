@@ -1,11 +1,13 @@
 #include "base/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/resource.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <filesystem>
 #include <mutex>
 #include <set>
 #include <thread>
@@ -136,9 +138,105 @@ TEST(ThreadPoolWorkers, WakeUpAfterSleeping) {
   }
 }
 
-TEST(ProcessThreadPool, IsOne) {
-  EXPECT_EQ(&process_thread_pool(), &process_thread_pool());
-  EXPECT_GE(process_thread_pool().threads(), 1);
+// Keeps the most that were busy at once.
+class BusyCount {
+ public:
+  void enter() {
+    const int now = ++busy_;
+    int seen = most_;
+    while (now > seen && !most_.compare_exchange_weak(seen, now)) {
+    }
+  }
+  void leave() { --busy_; }
+  int most() const { return most_; }
+
+ private:
+  std::atomic<int> busy_{0}, most_{0};
+};
+
+// Pools of several sizes, used from several threads at once: the threads of this process that compute are counted by
+// what they run, and by what the system says there are.
+TEST(ThreadPoolWorkers, PoolsTogetherAreNoBusierThanTheLargest) {
+  ThreadPool two(2), three(3), also_three(3);
+  BusyCount busy;
+  std::vector<std::thread> callers;
+  for (ThreadPool* pool : {&two, &three, &also_three, &two})
+    callers.emplace_back([&busy, pool] {
+      for (int loop = 0; loop < 200; ++loop)
+        pool->parallel_for(24, [&](int64_t, int64_t, int worker) {
+          EXPECT_LT(worker, pool->threads());
+          busy.enter();
+          for (int i = 0; i < 5; ++i) std::this_thread::yield();
+          busy.leave();
+        });
+    });
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_LE(busy.most(), 3);
+}
+
+int thread_count_of_process() {
+  int count = 0;
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/proc/self/task")) ++count;
+  return count;
+}
+
+TEST(ThreadPoolWorkers, AreSharedByAllPools) {
+  ThreadPool first(4);
+  const int before = thread_count_of_process();
+  ThreadPool second(4), third(3), alone(1);
+  EXPECT_EQ(thread_count_of_process(), before);
+}
+
+TEST(ThreadPoolWorkers, ALoopInsideAnothersPoolRunsInline) {
+  ThreadPool outer(3), inner(2);
+  std::atomic<int64_t> sum{0};
+  outer.parallel_for(12, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i)
+      inner.parallel_for(50, [&](int64_t b, int64_t e, int worker) {
+        EXPECT_EQ(worker, 0);
+        sum += e - b;
+      });
+  });
+  EXPECT_EQ(sum, 600);
+}
+
+TEST(ThreadPoolNodes, ChunksBelongToNodesInOrderAndAllAreDone) {
+  // Two nodes that are this machine's first processor twice: pinning works wherever the test runs.
+  const std::vector<int> processor{host_topology().nodes[0][0]};
+  ThreadPool pool(2, CpuTopology{{processor, processor}});
+  ASSERT_EQ(pool.threads(), 2);
+  for (const int64_t count : {1, 2, 5, 64, 1001}) {
+    std::vector<int> visits(static_cast<size_t>(count));
+    pool.parallel_for(count, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) ++visits[static_cast<size_t>(i)];
+    });
+    EXPECT_EQ(std::count(visits.begin(), visits.end(), 1), count);
+  }
+  // Both threads at work at once: each starts with its own node's half.
+  std::atomic<int> arrived{0};
+  std::atomic<int64_t> first[2] = {-1, -1};
+  pool.parallel_for(80, [&](int64_t begin, int64_t, int worker) {
+    int64_t none = -1;
+    if (first[worker].compare_exchange_strong(none, begin)) {
+      ++arrived;
+      while (arrived < 2) std::this_thread::yield();
+    }
+  });
+  EXPECT_EQ(first[0], 0);
+  EXPECT_EQ(first[1], 40);
+}
+
+TEST(ThreadPoolNodes, WorkersStayOnTheirNode) {
+  const std::vector<std::vector<int>> nodes = host_topology().nodes;
+  if (nodes[0].size() < 2) GTEST_SKIP() << "one processor";
+  ThreadPool pool(2, CpuTopology{{{nodes[0][0]}, {nodes[0][1]}}});
+  std::atomic<int> arrived{0}, processor{-1};
+  pool.parallel_for(2, [&](int64_t, int64_t, int worker) {
+    if (worker == 1) processor = ::sched_getcpu();
+    ++arrived;
+    while (arrived < 2) std::this_thread::yield();
+  });
+  EXPECT_EQ(processor, nodes[0][1]);
 }
 
 // Sanitizers reserve more addresses than the limit leaves.

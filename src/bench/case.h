@@ -87,6 +87,9 @@ class Case {
   // The record's unit, and its value for one run of so many seconds, from work() or a count of the case's own.
   virtual std::string unit() const = 0;
   virtual double value(double seconds) const = 0;
+  // At most, once it is prepared and its rivals are open; 0 where that is next to nothing.
+  double memory_bytes() const { return memory_bytes_; }
+  void set_memory_bytes(double bytes) { memory_bytes_ = bytes; }
   // Whether percent_of_peak means something.
   virtual bool has_roofline() const { return true; }
 
@@ -105,6 +108,9 @@ class Case {
   virtual const Problem& problem() const = 0;
   // The same check of a rival's outputs for input set `set`; the error limit of floating-point arithmetic in any order.
   virtual Result<double> check_rival(int set, std::span<const HostArray> outputs) = 0;
+
+ private:
+  double memory_bytes_ = 0;
 };
 
 // Another program's way to do the same, opened at run time. It may run in a process of its own.

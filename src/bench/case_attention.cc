@@ -1,5 +1,5 @@
 // attention: causal attention as nn::Gpt runs it, on queries, keys and values of [rows, heads, length, size]; with :bwd
-// also the gradients of the three.
+// also the gradients of the three. In `strict` the bits must be those of this machine's plainest instruction set.
 #include <cmath>
 
 #include "base/thread_pool.h"
@@ -8,8 +8,8 @@
 #include "bench/judge.h"
 #include "bench/tensor_case.h"
 #include "ir/node.h"
+#include "tensor/attention.h"
 #include "tensor/autograd.h"
-#include "tensor/layers.h"
 
 namespace sporkle::bench {
 namespace {
@@ -105,6 +105,16 @@ class AttentionCase final : public TensorCase {
   }
   static int sets_of(const Work& work) { return set_count(work.bytes, work.flops / work.bytes >= 10); }
 
+  Status prepare() override {
+    SPORKLE_RETURN_IF_ERROR(TensorCase::prepare());
+    if (setting().numerics != ir::Numerics::strict) return {};
+    for (size_t set = 0; set < expected_.size(); ++set) {
+      SPORKLE_ASSIGN_OR_RETURN(std::vector<HostArray> outputs, baseline_outputs(set));
+      baseline_.push_back(std::move(outputs));
+    }
+    return {};
+  }
+
  protected:
   Status make_sets(std::vector<std::vector<HostArray>>* sets, Problem* problem) override {
     const std::vector<int64_t> shape{s_.rows, s_.heads, s_.length, s_.size};
@@ -142,19 +152,21 @@ class AttentionCase final : public TensorCase {
 
   std::vector<Tensor> build(std::span<const Tensor> inputs) override {
     const double scale = 1.0 / std::sqrt(static_cast<double>(s_.size));
-    const Tensor scores = tensor::matmul(inputs[0], inputs[1].transpose(-1, -2));
-    const Tensor y = tensor::matmul(tensor::causal_softmax(scores, scale), inputs[2]);
+    const Tensor y = tensor::attention(inputs[0], inputs[1], inputs[2], {.scale = scale});
     if (!s_.backward) return {y};
     const auto gradients = tensor::grad(sum(y * inputs[3]), inputs.first(3));
     if (!gradients.ok()) return std::vector<Tensor>(4, tensor::error_tensor(&context(), gradients.status()));
     return {y, (*gradients)[0], (*gradients)[1], (*gradients)[2]};
   }
 
-  Result<double> judge(int set, std::span<const HostArray> outputs, bool) override {
+  Result<double> judge(int set, std::span<const HostArray> outputs, bool ours) override {
     // Scores are chains over the size, results over the length; each rounding weighs at most as in a product of both.
     const double limit = 16 * rounding_unit(ir::DType::f32) * std::sqrt(static_cast<double>(s_.size + s_.length) + 16);
     double worst = 0;
     for (size_t i = 0; i < outputs.size(); ++i) {
+      if (ours && !baseline_.empty())
+        SPORKLE_RETURN_IF_ERROR(
+            compare_bits<float>(outputs[i], baseline_[static_cast<size_t>(set)][i].values<float>()));
       SPORKLE_ASSIGN_OR_RETURN(const double error,
                                compare_values(outputs[i], expected_[static_cast<size_t>(set)][i], limit));
       worst = std::max(worst, error);
@@ -165,6 +177,7 @@ class AttentionCase final : public TensorCase {
  private:
   AttentionShape s_;
   std::vector<std::vector<std::vector<double>>> expected_;  // of each set and output
+  std::vector<std::vector<HostArray>> baseline_;            // likewise, in `strict`: the bits
 };
 
 }  // namespace
@@ -194,8 +207,8 @@ CaseKind attention_case() {
     // Device, host and rival hold inputs and outputs, references are wider; a rival may store the weights.
     const double weights =
         16.0 * static_cast<double>(s.rows * s.heads) * static_cast<double>(s.length) * static_cast<double>(s.length);
-    SPORKLE_RETURN_IF_ERROR(check_memory(setting.shape, (6 * work.bytes + weights) * AttentionCase::sets_of(work)));
-    return std::unique_ptr<Case>(std::make_unique<AttentionCase>(setting, s));
+    return within_memory(setting.shape, (6 * work.bytes + weights) * AttentionCase::sets_of(work),
+                         std::make_unique<AttentionCase>(setting, s));
   };
   return kind;
 }

@@ -204,8 +204,8 @@ CaseKind conv_case() {
     const double taps = static_cast<double>(p.kernel_height * p.kernel_width);
     // Device, host and rival hold the inputs, references are wider, and the reference writes out patches in f64 too.
     const double patches = 12 * taps * static_cast<double>(std::max(p.image_count(), p.result_count()));
-    SPORKLE_RETURN_IF_ERROR(check_memory(setting.shape, 6 * work.bytes * ConvolutionCase::sets_of(work) + patches));
-    return std::unique_ptr<Case>(std::make_unique<ConvolutionCase>(setting, shape));
+    return within_memory(setting.shape, 6 * work.bytes * ConvolutionCase::sets_of(work) + patches,
+                         std::make_unique<ConvolutionCase>(setting, shape));
   };
   return kind;
 }

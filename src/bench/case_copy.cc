@@ -105,8 +105,8 @@ class CopyCase final : public Case {
 Result<std::unique_ptr<Case>> make_copy(const Setting& setting) {
   SPORKLE_ASSIGN_OR_RETURN(const std::vector<int64_t> extents, parse_extents(setting.shape, 1, "ELEMENTS"));
   const Work work = CopyCase::work_of(extents[0]);
-  SPORKLE_RETURN_IF_ERROR(check_memory(setting.shape, 3 * work.bytes * CopyCase::sets_of(work)));
-  return std::unique_ptr<Case>(std::make_unique<CopyCase>(setting, extents[0]));
+  return within_memory(setting.shape, 3 * work.bytes * CopyCase::sets_of(work),
+                       std::make_unique<CopyCase>(setting, extents[0]));
 }
 
 }  // namespace

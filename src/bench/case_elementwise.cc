@@ -115,8 +115,8 @@ Result<std::unique_ptr<Case>> make_elementwise(const Setting& setting) {
   SPORKLE_ASSIGN_OR_RETURN(const std::vector<int64_t> extents, parse_extents(setting.shape, 2, kForm));
   const Work work = ElementwiseCase::work_of(extents[0], extents[1]);
   // Device, host and rival hold the inputs and outputs; a row's period is there in float64 too.
-  SPORKLE_RETURN_IF_ERROR(check_memory(setting.shape, 4 * work.bytes * ElementwiseCase::sets_of(work)));
-  return std::unique_ptr<Case>(std::make_unique<ElementwiseCase>(setting, extents[0], extents[1]));
+  return within_memory(setting.shape, 4 * work.bytes * ElementwiseCase::sets_of(work),
+                       std::make_unique<ElementwiseCase>(setting, extents[0], extents[1]));
 }
 
 }  // namespace

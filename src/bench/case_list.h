@@ -15,5 +15,6 @@ CaseKind reduce_case();
 CaseKind copy_case();
 CaseKind launch_case();
 CaseKind train_case();
+CaseKind generate_case();
 
 }  // namespace sporkle::bench

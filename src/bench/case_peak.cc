@@ -107,8 +107,8 @@ constexpr int64_t kReadDepth = 512;
 
 class MemoryPeak final : public TensorCase {
  public:
-  MemoryPeak(const Setting& setting, bool copy) : TensorCase(setting), copy_(copy) {}
-  static double array_bytes() { return std::min(1.25 * last_level_cache_bytes(), 640.0 * 0x1p20); }
+  MemoryPeak(const Setting& setting, bool copy, double array_bytes)
+      : TensorCase(setting), copy_(copy), array_bytes_(array_bytes) {}
 
   Work work() const override {
     return {0, (copy_ ? 2.0 : 1.0) * 4 * static_cast<double>(blocks_ * kReadDepth * width_)};
@@ -120,7 +120,7 @@ class MemoryPeak final : public TensorCase {
  protected:
   Status make_sets(std::vector<std::vector<HostArray>>* sets, Problem* problem) override {
     width_ = 4 * context().vector_width();
-    blocks_ = static_cast<int64_t>(std::ceil(array_bytes() / static_cast<double>(4 * kReadDepth * width_)));
+    blocks_ = static_cast<int64_t>(std::ceil(array_bytes_ / static_cast<double>(4 * kReadDepth * width_)));
     sets->push_back({make_array("x", DType::f32, {blocks_, kReadDepth, width_})});
     const std::span<float> x = sets->front()[0].values<float>();
     fill_random<float>(x, 3, -1, 1);
@@ -172,29 +172,35 @@ class MemoryPeak final : public TensorCase {
 
  private:
   bool copy_;
+  double array_bytes_;
   int64_t blocks_ = 0, width_ = 0;
   std::vector<float> expected_;
 };
 
-Result<std::unique_ptr<Case>> make_peak(const Setting& setting) {
+double bytes_beyond_caches() { return std::min(1.25 * last_level_cache_bytes(), 640.0 * 0x1p20); }
+
+Result<std::unique_ptr<Case>> make_peak(const Setting& setting, double array_bytes) {
   if (setting.shape == "fma") return std::unique_ptr<Case>(std::make_unique<FmaPeak>(setting));
   if (setting.shape != "read" && setting.shape != "copy")
     return invalid_argument("shape \"" + setting.shape + "\" of the case peak is none of fma, read, copy");
   if (setting.dtype != DType::f32)
     return invalid_argument("the case peak " + setting.shape + " moves bytes: measure it with --dtype f32 alone");
-  SPORKLE_RETURN_IF_ERROR(check_memory(setting.shape, 5 * MemoryPeak::array_bytes()));
-  return std::unique_ptr<Case>(std::make_unique<MemoryPeak>(setting, setting.shape == "copy"));
+  return within_memory(setting.shape, 5 * array_bytes,
+                       std::make_unique<MemoryPeak>(setting, setting.shape == "copy", array_bytes));
 }
 
 // The fastest of several samples, in the case's unit.
-Result<double> best_value(Setting setting, const std::string& shape) {
+Result<double> best_value(Setting setting, const std::string& shape, PeakEffort effort) {
+  const bool brief = effort == PeakEffort::brief;
   setting.shape = shape;
   if (shape != "fma") setting.dtype = DType::f32;
-  SPORKLE_ASSIGN_OR_RETURN(const std::unique_ptr<Case> subject, make_peak(setting));
+  SPORKLE_ASSIGN_OR_RETURN(const std::unique_ptr<Case> subject,
+                           make_peak(setting, brief ? 0x1p27 : bytes_beyond_caches()));
   SPORKLE_RETURN_IF_ERROR(subject->prepare());
   double best = 0;
-  for (int sample = 0; sample < 9; ++sample) {
-    if (sample == 8) SPORKLE_RETURN_IF_ERROR(subject->poison_outputs());
+  const int samples = brief ? 5 : 9;
+  for (int sample = 0; sample < samples; ++sample) {
+    if (sample == samples - 1) SPORKLE_RETURN_IF_ERROR(subject->poison_outputs());
     SPORKLE_ASSIGN_OR_RETURN(const Sample timed, subject->run(1));
     best = std::max(best, subject->value(timed.wall_seconds));
   }
@@ -212,19 +218,19 @@ CaseKind peak_case() {
   kind.default_shapes = {"fma", "read", "copy"};
   kind.dtypes = {DType::f32, DType::f64};
   kind.numerics = {ir::Numerics::strict};
-  kind.make = make_peak;
+  kind.make = [](const Setting& setting) { return make_peak(setting, bytes_beyond_caches()); };
   return kind;
 }
 
-Result<Peak> peak_of(const Setting& setting) {
+Result<Peak> peak_of(const Setting& setting, PeakEffort effort) {
   static std::mutex mutex;
-  static std::map<std::tuple<std::string, int, DType>, Peak> known;
+  static std::map<std::tuple<std::string, int, DType, PeakEffort>, Peak> known;
   const std::lock_guard lock(mutex);
-  const auto key = std::tuple(setting.device, setting.threads, setting.dtype);
+  const auto key = std::tuple(setting.device, setting.threads, setting.dtype, effort);
   if (const auto found = known.find(key); found != known.end()) return found->second;
-  SPORKLE_ASSIGN_OR_RETURN(const double gflops, best_value(setting, "fma"));
-  SPORKLE_ASSIGN_OR_RETURN(const double read, best_value(setting, "read"));
-  SPORKLE_ASSIGN_OR_RETURN(const double copy, best_value(setting, "copy"));
+  SPORKLE_ASSIGN_OR_RETURN(const double gflops, best_value(setting, "fma", effort));
+  SPORKLE_ASSIGN_OR_RETURN(const double read, best_value(setting, "read", effort));
+  SPORKLE_ASSIGN_OR_RETURN(const double copy, best_value(setting, "copy", effort));
   return known[key] = {gflops * 1e9, std::max(read, copy) * 1e9};
 }
 

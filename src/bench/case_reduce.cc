@@ -131,8 +131,8 @@ Result<std::unique_ptr<Case>> make_reduce(const Setting& setting) {
   reduction.rows = extents[0];
   reduction.columns = extents[1];
   const Work work = ReduceCase::work_of(reduction);
-  SPORKLE_RETURN_IF_ERROR(check_memory(setting.shape, 4 * work.bytes * ReduceCase::sets_of(work)));
-  return std::unique_ptr<Case>(std::make_unique<ReduceCase>(setting, reduction));
+  return within_memory(setting.shape, 4 * work.bytes * ReduceCase::sets_of(work),
+                       std::make_unique<ReduceCase>(setting, reduction));
 }
 
 }  // namespace

@@ -39,9 +39,9 @@ Result<T> choose(const CaseKind& kind, std::string_view what, std::string_view n
 }  // namespace
 
 const std::vector<CaseKind>& case_kinds() {
-  static const std::vector<CaseKind> kinds = {peak_case(),      gemm_case(),        gemv_case(),   conv_case(),
-                                              attention_case(), elementwise_case(), reduce_case(), copy_case(),
-                                              launch_case(),    train_case()};
+  static const std::vector<CaseKind> kinds = {peak_case(),      gemm_case(),        gemv_case(),    conv_case(),
+                                              attention_case(), elementwise_case(), reduce_case(),  copy_case(),
+                                              launch_case(),    train_case(),       generate_case()};
   return kinds;
 }
 
@@ -94,6 +94,12 @@ Status check_memory(std::string_view shape, double bytes) {
   return invalid_argument("shape \"" + std::string(shape) + "\" takes " + format_bytes(bytes) +
                           " of memory with its inputs, outputs and reference, and this process may use " +
                           format_bytes(usable) + "; measure a smaller shape");
+}
+
+Result<std::unique_ptr<Case>> within_memory(std::string_view shape, double bytes, std::unique_ptr<Case> subject) {
+  SPORKLE_RETURN_IF_ERROR(check_memory(shape, bytes));
+  subject->set_memory_bytes(bytes);
+  return subject;
 }
 
 }  // namespace sporkle::bench

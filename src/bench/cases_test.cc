@@ -32,9 +32,17 @@ TEST(Cases, TypesAndNumericsAreTheCasesOwn) {
   expect_refused(parse_numerics(kind, "fast").status(), Code::invalid_argument, "(it has: strict)");
 }
 
+std::unique_ptr<Case> nothing() {
+  Result<std::unique_ptr<Case>> made = (*find_case("launch"))->make({.shape = "host"});
+  EXPECT_TRUE(made.ok()) << made.status().to_string();
+  return std::move(*made);
+}
+
 TEST(Cases, WhatDoesNotFitMemoryIsRefusedAtOnce) {
-  EXPECT_TRUE(check_memory("1x1", 1e3).ok());
-  expect_refused(check_memory("9x9", 1e18), Code::invalid_argument, "shape \"9x9\" takes 1.00 EB");
+  const Result<std::unique_ptr<Case>> small = within_memory("1x1", 1e3, nothing());
+  ASSERT_TRUE(small.ok());
+  EXPECT_EQ((*small)->memory_bytes(), 1e3);
+  expect_refused(within_memory("9x9", 1e18, nothing()).status(), Code::invalid_argument, "shape \"9x9\" takes 1.00 EB");
 }
 
 TEST(Cases, PoisonIsNaN) {

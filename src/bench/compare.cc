@@ -34,10 +34,20 @@ Rows rows_of(const ResultsFile& file) {
 
 // Of the median that the row gives, relative to it. Of normally distributed values the half interquartile range is
 // 0.6745 standard deviations, and the standard error of a median 1.2533 of them over the root of how many values.
-double standard_error(const Row& row) {
-  const double noise = std::max(row.record.noise.value_or(0), row.machine_noise.value_or(0));
+double standard_error(const Row& row, bool of_ratio) {
+  const double noise = of_ratio ? row.record.ratio_noise.value_or(0)
+                                : std::max(row.record.noise.value_or(0), row.machine_noise.value_or(0));
   return noise / 0.6745 * 1.2533 / std::sqrt(std::max(static_cast<double>(row.record.rounds), 1.0));
 }
+
+// Whether both have ratios whose spread is known, to the same rival.
+bool have_ratios(const Record& a, const Record& b) {
+  return a.ratio && b.ratio && *a.ratio > 0 && *b.ratio > 0 && a.ratio_noise && b.ratio_noise &&
+         a.rival_version == b.rival_version;
+}
+
+// A row that became 1.15 times as fast and one that takes 1.15 times as long changed by the same amount.
+double speedup_of(double slowdown) { return 1 / (1 + slowdown) - 1; }
 
 // Every machine of a file, described for a message.
 std::string machines_text(const ResultsFile& file) {
@@ -106,14 +116,16 @@ Result<Comparison> compare(const ResultsFile& old_file, const ResultsFile& new_f
     if (change.old_record.unit != change.new_record.unit)
       return invalid_argument(name + " is in " + change.old_record.unit + " in " + old_file.name + " and in " +
                               change.new_record.unit + " in " + new_file.name + "; measure it again with one program");
-    const double ratio = change.new_record.value / change.old_record.value;
-    change.slowdown = (smaller_is_better(change.new_record.unit) ? ratio : 1 / ratio) - 1;
-    change.margin =
-        std::max(options.threshold, kStandardErrors * std::hypot(standard_error(old_row), standard_error(new_row)));
-    // A row that became 1.15 times as fast and one that takes 1.15 times as long changed by the same amount.
-    if (change.slowdown > change.margin)
+    const double times = change.new_record.value / change.old_record.value;
+    const double own = (smaller_is_better(change.new_record.unit) ? times : 1 / times) - 1;
+    change.by_ratio = have_ratios(old_row.record, new_row.record);
+    change.slowdown = change.by_ratio ? *old_row.record.ratio / *new_row.record.ratio - 1 : own;
+    change.margin = std::max(options.threshold, kStandardErrors * std::hypot(standard_error(old_row, change.by_ratio),
+                                                                             standard_error(new_row, change.by_ratio)));
+    const double least_own = change.by_ratio ? options.threshold / 2 : 0;
+    if (change.slowdown > change.margin && own > least_own)
       change.verdict = Verdict::slower;
-    else if (1 / (1 + change.slowdown) - 1 > change.margin)
+    else if (speedup_of(change.slowdown) > change.margin && speedup_of(own) > least_own)
       change.verdict = Verdict::faster;
     result.changes.push_back(std::move(change));
   }

@@ -97,6 +97,44 @@ TEST(Compare, TheThresholdHoldsWhereNoNoiseIsKnown) {
   expect_refused(old_file, new_file, "threshold", {.threshold = std::nan("")});
 }
 
+Record against(double value, double ratio, double ratio_noise = 0.01) {
+  Record r = record("gemm", value);
+  r.rival = "OpenBLAS";
+  r.rival_version = "0.3.21";
+  r.ratio = ratio;
+  r.ratio_noise = ratio_noise;
+  return r;
+}
+
+TEST(Compare, RatiosSayWhatAMachineThatDriftsHides) {
+  // The machine runs at 85 %, the rival on it too.
+  const Comparison drift = compared(file({against(100, 1.2)}), file({against(85, 1.21)}));
+  ASSERT_EQ(drift.changes.size(), 1u);
+  EXPECT_TRUE(drift.changes[0].by_ratio);
+  EXPECT_EQ(drift.changes[0].verdict, Verdict::unchanged);
+  // The machine runs at 110 %, and we take 15 % longer.
+  const Comparison slower = compared(file({against(100, 1.2)}), file({against(110 / 1.15, 1.2 / 1.15)}));
+  EXPECT_NEAR(slower.changes[0].slowdown, 0.15, 1e-9);
+  EXPECT_EQ(slower.changes[0].verdict, Verdict::slower);
+  EXPECT_EQ(compared(file({against(110 / 1.15, 1.2 / 1.15)}), file({against(100, 1.2)})).count(Verdict::faster), 1u);
+  // The rival became 15 % faster, and we did not change.
+  EXPECT_EQ(compared(file({against(100, 1.2)}), file({against(100, 1.2 / 1.15)})).count(Verdict::unchanged), 1u);
+  EXPECT_EQ(compared(file({against(100, 1.2, 0.1)}), file({against(85, 1.2 / 1.15)})).count(Verdict::unchanged), 1u)
+      << "the ratios' noise widens the margin";
+}
+
+TEST(Compare, RatiosToAnotherVersionOrOfUnknownNoiseDoNotCount) {
+  Record updated = against(85, 1.2);
+  updated.rival_version = "0.3.30";
+  Record unknown = against(85, 1.2);
+  unknown.ratio_noise = std::nullopt;
+  for (const Record& now : {updated, unknown}) {
+    const Comparison comparison = compared(file({against(100, 1.2)}), file({now}));
+    EXPECT_FALSE(comparison.changes[0].by_ratio);
+    EXPECT_EQ(comparison.changes[0].verdict, Verdict::slower);
+  }
+}
+
 TEST(Compare, MissingAndNewRowsAreNamed) {
   Record other_threads = record("gemm", 50);
   other_threads.threads = 1;

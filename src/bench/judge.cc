@@ -111,6 +111,8 @@ Status compare_bits(const HostArray& actual, std::span<const T> expected) {
 template Status compare_bits<float>(const HostArray&, std::span<const float>);
 template Status compare_bits<double>(const HostArray&, std::span<const double>);
 
+bool is_poison(float value) { return is_poison<float>(value); }
+
 double rounding_unit(ir::DType type) { return type == ir::DType::f64 ? 0x1p-53 : 0x1p-24; }
 
 template <typename T>

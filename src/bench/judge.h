@@ -19,6 +19,9 @@ Result<double> compare_values(const HostArray& actual, std::span<const double> e
 template <typename T>
 Status compare_bits(const HostArray& actual, std::span<const T> expected);
 
+// Whether it is what poison() writes.
+bool is_poison(float value);
+
 // The rounding unit of a type: half the distance from 1 to the next number.
 double rounding_unit(ir::DType type);
 

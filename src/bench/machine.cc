@@ -14,7 +14,6 @@
 #include <sstream>
 
 #include "base/json_writer.h"
-#include "bench/statistics.h"
 #include "hal/registry.h"
 
 namespace sporkle::bench {
@@ -183,15 +182,6 @@ Machine describe_machine(const MachineOptions& options) {
   machine.commit = options.commit;
   machine.noise = options.noise;
   return machine;
-}
-
-Result<double> measure_noise(const std::function<Result<double>()>& timed_run, int repetitions) {
-  std::vector<double> seconds;
-  for (int i = 0; i < std::max(repetitions, 8); ++i) {
-    SPORKLE_ASSIGN_OR_RETURN(const double one, timed_run());
-    seconds.push_back(one);
-  }
-  return relative_noise(seconds);
 }
 
 std::string to_json(const Machine& m) {

@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -43,7 +42,8 @@ struct Machine {
   std::string compiler;                // that this program was built with: "g++ 12.2.0, optimised"
   std::string llvm;                    // that generates kernels: "19.1.7"
   std::string commit;                  // that this program was built from, with "-modified" where files had changed
-  // Spread of one case repeated over and over: half of the interquartile range of its times over their median.
+  // Spread of one product that was run over and over while the results were measured: half of the interquartile range
+  // of its times over their median.
   std::optional<double> noise;
 
   bool operator==(const Machine&) const = default;
@@ -59,10 +59,6 @@ struct MachineOptions {
 
 // Looks at the system and the devices. Opens each device for a moment.
 Machine describe_machine(const MachineOptions& options);
-
-// Calls `timed_run`, which does the same work every time and returns its seconds, `repetitions` times (at least 8), and
-// returns the spread as Machine::noise has it.
-Result<double> measure_noise(const std::function<Result<double>()>& timed_run, int repetitions);
 
 // One line without its end.
 std::string to_json(const Machine& machine);

@@ -108,14 +108,5 @@ TEST(Machine, ThisOneIsFound) {
   EXPECT_FALSE(m.same_hardware(full_machine()));
 }
 
-TEST(Machine, NoiseIsTheSpreadOfRepetitions) {
-  double next = 0;
-  const Result<double> noise = measure_noise([&]() -> Result<double> { return next += 1; }, 9);
-  ASSERT_TRUE(noise.ok());
-  EXPECT_DOUBLE_EQ(*noise, (7.0 - 3.0) / 2 / 5);
-  const Result<double> failed = measure_noise([]() -> Result<double> { return internal_error("broken"); }, 9);
-  EXPECT_FALSE(failed.ok());
-}
-
 }  // namespace
 }  // namespace sporkle::bench

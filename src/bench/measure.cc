@@ -27,7 +27,7 @@ struct Series {
 
 class OurSide {
  public:
-  OurSide(Case& subject, const MeasureOptions& options) : case_(subject), options_(options) {}
+  OurSide(Case& subject, double sample_seconds) : case_(subject), sample_seconds_(sample_seconds) {}
 
   // The first run is checked before anything is timed.
   Status calibrate() {
@@ -35,7 +35,7 @@ class OurSide {
     SPORKLE_RETURN_IF_ERROR(case_.run(case_.sets()).status());
     SPORKLE_RETURN_IF_ERROR(case_.check().status());
     SPORKLE_ASSIGN_OR_RETURN(const Sample warm, case_.run(case_.sets()));
-    repetitions_ = repetitions_for(warm.wall_seconds, case_.sets(), options_.sample_seconds);
+    repetitions_ = repetitions_for(warm.wall_seconds, case_.sets(), sample_seconds_);
     return {};
   }
   Status round() {
@@ -67,15 +67,15 @@ class OurSide {
 
  private:
   Case& case_;
-  const MeasureOptions& options_;
+  double sample_seconds_;
   int repetitions_ = 1;
   std::vector<Sample> samples_;
 };
 
 class RivalSide {
  public:
-  RivalSide(Rival& rival, Case& judge, const MeasureOptions& options)
-      : rival_(rival), judge_(judge), options_(options) {}
+  RivalSide(Rival& rival, Case& judge, double sample_seconds)
+      : rival_(rival), judge_(judge), sample_seconds_(sample_seconds) {}
 
   Status calibrate() {
     rival_.resume();
@@ -83,7 +83,7 @@ class RivalSide {
     SPORKLE_RETURN_IF_ERROR(rival_.run(judge_.sets()).status());
     SPORKLE_RETURN_IF_ERROR(rival_.check(judge_).status());
     SPORKLE_ASSIGN_OR_RETURN(const double warm, rival_.run(judge_.sets()));
-    repetitions_ = repetitions_for(warm, judge_.sets(), options_.sample_seconds);
+    repetitions_ = repetitions_for(warm, judge_.sets(), sample_seconds_);
     rival_.pause();
     return {};
   }
@@ -106,7 +106,7 @@ class RivalSide {
  private:
   Rival& rival_;
   Case& judge_;
-  const MeasureOptions& options_;
+  double sample_seconds_;
   int repetitions_ = 1;
 };
 
@@ -127,8 +127,7 @@ Record our_record(const CaseKind& kind, const Setting& setting, const Case& subj
   record.bytes = work.bytes;
   record.noise = relative_noise(ours.values);
   if (peak && subject.has_roofline() && work.flops + work.bytes > 0) {
-    const double least_seconds = std::max(work.flops / peak->flops_per_second, work.bytes / peak->bytes_per_second);
-    record.percent_of_peak = 100 * least_seconds / record.seconds;
+    record.percent_of_peak = 100 * peak->seconds(work.flops, work.bytes) / record.seconds;
   }
   record.max_rel_error = ours.worst_error;
   record.rounds = static_cast<int64_t>(ours.values.size());
@@ -144,6 +143,7 @@ void add_rival(const Series& ours, const Series& theirs, Record* record) {
   record->ratio = median(ratios);
   record->ratio_min = *std::ranges::min_element(ratios);
   record->ratio_max = *std::ranges::max_element(ratios);
+  record->ratio_noise = relative_noise(ratios);
   record->rival_max_rel_error = theirs.worst_error;
 }
 
@@ -164,6 +164,63 @@ Status check_clocks(const Sample& sample, double tolerance) {
   return {};
 }
 
+struct Measurement::Parts {
+  const CaseKind& kind;
+  const Setting& setting;
+  Case& subject;
+  std::vector<Challenger>& challengers;
+  MeasureOptions options;
+  std::string what;
+  OurSide ours;
+  std::vector<std::optional<RivalSide>> theirs;  // of each challenger
+};
+
+Measurement::Measurement(const CaseKind& kind, const Setting& setting, Case& subject,
+                         std::vector<Challenger>& challengers, const MeasureOptions& options)
+    : parts_(new Parts{kind, setting, subject, challengers, options, kind.name + " " + setting.shape,
+                       OurSide(subject, options.sample_seconds),
+                       std::vector<std::optional<RivalSide>>(challengers.size())}) {}
+
+Measurement::~Measurement() = default;
+
+Status Measurement::calibrate() {
+  Parts& p = *parts_;
+  SPORKLE_RETURN_IF_ERROR(p.ours.calibrate().with_context(p.what));
+  for (size_t i = 0; i < p.challengers.size(); ++i) {
+    if (!p.challengers[i].rival.ok()) continue;
+    p.theirs[i].emplace(**p.challengers[i].rival, p.subject, p.options.sample_seconds);
+    SPORKLE_RETURN_IF_ERROR(p.theirs[i]->calibrate().with_context(p.what + ", " + p.challengers[i].name));
+  }
+  return {};
+}
+
+Status Measurement::round() {
+  Parts& p = *parts_;
+  SPORKLE_RETURN_IF_ERROR(p.ours.round().with_context(p.what));
+  for (size_t i = 0; i < p.theirs.size(); ++i)
+    if (p.theirs[i]) SPORKLE_RETURN_IF_ERROR(p.theirs[i]->round().with_context(p.what + ", " + p.challengers[i].name));
+  return {};
+}
+
+Result<std::vector<Record>> Measurement::records(const Peak* peak) const {
+  const Parts& p = *parts_;
+  SPORKLE_RETURN_IF_ERROR(p.ours.check_clocks_of_rounds().with_context(p.what));
+  const Record alone = our_record(p.kind, p.setting, p.subject, p.ours.series, peak);
+  if (p.challengers.empty()) return std::vector<Record>{alone};
+  std::vector<Record> records;
+  for (size_t i = 0; i < p.challengers.size(); ++i) {
+    Record& record = records.emplace_back(alone);
+    record.rival = p.challengers[i].name;
+    if (p.theirs[i]) {
+      record.rival_version = (*p.challengers[i].rival)->version();
+      add_rival(p.ours.series, p.theirs[i]->series, &record);
+    } else {
+      record.rival_version = p.challengers[i].rival.status().message();
+    }
+  }
+  return records;
+}
+
 Result<std::vector<Record>> measure(const CaseKind& kind, const Setting& setting, Case& subject,
                                     std::vector<Challenger>& challengers, const Peak* peak,
                                     const MeasureOptions& options) {
@@ -171,37 +228,10 @@ Result<std::vector<Record>> measure(const CaseKind& kind, const Setting& setting
     return invalid_argument(std::to_string(options.rounds) +
                             " rounds are too few for a median of ratios; take at least " +
                             std::to_string(kLeastRounds));
-  const std::string what = kind.name + " " + setting.shape;
-  OurSide ours(subject, options);
-  SPORKLE_RETURN_IF_ERROR(ours.calibrate().with_context(what));
-  std::vector<std::optional<RivalSide>> theirs(challengers.size());
-  for (size_t i = 0; i < challengers.size(); ++i) {
-    if (!challengers[i].rival.ok()) continue;
-    theirs[i].emplace(**challengers[i].rival, subject, options);
-    SPORKLE_RETURN_IF_ERROR(theirs[i]->calibrate().with_context(what + ", " + challengers[i].name));
-  }
-  for (int round = 0; round < options.rounds; ++round) {
-    SPORKLE_RETURN_IF_ERROR(ours.round().with_context(what));
-    for (size_t i = 0; i < theirs.size(); ++i)
-      if (theirs[i]) SPORKLE_RETURN_IF_ERROR(theirs[i]->round().with_context(what + ", " + challengers[i].name));
-    if (options.progress) options.progress(static_cast<double>(round + 1) / options.rounds);
-  }
-  SPORKLE_RETURN_IF_ERROR(ours.check_clocks_of_rounds().with_context(what));
-
-  const Record alone = our_record(kind, setting, subject, ours.series, peak);
-  if (challengers.empty()) return std::vector<Record>{alone};
-  std::vector<Record> records;
-  for (size_t i = 0; i < challengers.size(); ++i) {
-    Record& record = records.emplace_back(alone);
-    record.rival = challengers[i].name;
-    if (theirs[i]) {
-      record.rival_version = (*challengers[i].rival)->version();
-      add_rival(ours.series, theirs[i]->series, &record);
-    } else {
-      record.rival_version = challengers[i].rival.status().message();
-    }
-  }
-  return records;
+  Measurement measurement(kind, setting, subject, challengers, options);
+  SPORKLE_RETURN_IF_ERROR(measurement.calibrate());
+  for (int round = 0; round < options.rounds; ++round) SPORKLE_RETURN_IF_ERROR(measurement.round());
+  return measurement.records(peak);
 }
 
 }  // namespace sporkle::bench

@@ -7,8 +7,13 @@
 
 namespace sporkle::bench {
 
-// For the setting's device, threads and dtype; measured once in a process (a second or two) and kept. The best of
-// several samples: a peak is what is possible. Every output is checked. Thread-safe.
-Result<Peak> peak_of(const Setting& setting);
+enum class PeakEffort {
+  full,   // arrays larger than the last-level cache, nine samples
+  brief,  // arrays of 128 MiB, five samples: half a second; a larger cache shows as a bandwidth
+};
+
+// For the setting's device, threads and dtype; measured once in a process and kept. The best of several samples: a peak
+// is what is possible. Every output is checked. Thread-safe.
+Result<Peak> peak_of(const Setting& setting, PeakEffort effort = PeakEffort::full);
 
 }  // namespace sporkle::bench

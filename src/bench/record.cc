@@ -91,6 +91,7 @@ std::string to_json(const Record& r) {
       .add("rival_max_rel_error", or_null(r.rival_max_rel_error))
       .add("rounds", r.rounds)
       .add("noise", or_null(r.noise))
+      .add("ratio_noise", or_null(r.ratio_noise))
       .add("seconds", r.seconds)
       .add("flops", r.flops)
       .add("bytes", r.bytes)
@@ -123,6 +124,7 @@ Result<Record> parse_record(std::string_view line) {
   fields.number("rival_max_rel_error", &r.rival_max_rel_error);
   fields.count("rounds", &r.rounds, false);
   fields.number("noise", &r.noise);
+  fields.number("ratio_noise", &r.ratio_noise);
   fields.number("seconds", &r.seconds, false);
   fields.number("flops", &r.flops, false);
   fields.number("bytes", &r.bytes, false);

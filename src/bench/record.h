@@ -35,6 +35,8 @@ struct Record {
   std::optional<double> rival_value;
   // How many times as fast as the rival we are: per round, ours and the rival's side by side. The median and extremes.
   std::optional<double> ratio, ratio_min, ratio_max;
+  // Half of the interquartile range of the rounds' ratios over their median.
+  std::optional<double> ratio_noise;
 
   // Largest error of an element against float64, over the largest element of the output; every element was compared.
   std::optional<double> max_rel_error, rival_max_rel_error;

@@ -26,6 +26,7 @@ Record full_record() {
   r.ratio = 1.02;
   r.ratio_min = 0.9;
   r.ratio_max = 1.1;
+  r.ratio_noise = 0.015;
   r.max_rel_error = 1e-7;
   r.rival_max_rel_error = 2e-7;
   r.rounds = 9;
@@ -54,7 +55,7 @@ TEST(Record, ReadsWhatItWrites) {
 
   Record sparse = full_record();
   sparse.noise = sparse.percent_of_peak = sparse.rival_value = sparse.ratio = sparse.ratio_min = sparse.ratio_max =
-      sparse.max_rel_error = sparse.rival_max_rel_error = std::nullopt;
+      sparse.ratio_noise = sparse.max_rel_error = sparse.rival_max_rel_error = std::nullopt;
   sparse.rival = sparse.rival_version = "";
   const Result<Record> read = parse_record(to_json(sparse));
   ASSERT_TRUE(read.ok()) << read.status().to_string();

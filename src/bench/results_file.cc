@@ -18,6 +18,10 @@ bool is_machine_line(std::string_view line) {
 
 bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r") == std::string_view::npos; }
 
+fs::path path_of(const fs::path& folder, const Machine& machine) {
+  return folder / (machine.machine + "-" + machine.date + ".jsonl");
+}
+
 }  // namespace
 
 Result<ResultsFile> parse_results(std::string_view text, const std::string& name) {
@@ -77,7 +81,7 @@ Result<fs::path> append_results(const fs::path& folder, const Machine& machine, 
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) return errno_status(error.value(), "cannot make the folder " + folder.string());
-  const fs::path path = folder / (machine.machine + "-" + machine.date + ".jsonl");
+  const fs::path path = path_of(folder, machine);
   std::string text;
   bool same_machine = false;
   if (fs::exists(path, error)) {
@@ -90,6 +94,20 @@ Result<fs::path> append_results(const fs::path& folder, const Machine& machine, 
   for (const Record& record : records) text += to_json(record) + "\n";
   SPORKLE_RETURN_IF_ERROR(write_file_atomically(path, text));
   return path;
+}
+
+Result<std::vector<Record>> kept_results(const fs::path& folder, const Machine& machine) {
+  std::vector<Record> kept;
+  const fs::path path = path_of(folder, machine);
+  if (std::error_code error; !fs::exists(path, error)) return kept;
+  SPORKLE_ASSIGN_OR_RETURN(const ResultsFile file, read_results(path));
+  for (const Session& session : file.sessions) {
+    if (!session.machine) continue;
+    Machine measured_on = *session.machine;
+    measured_on.noise = machine.noise;
+    if (measured_on == machine) kept.insert(kept.end(), session.records.begin(), session.records.end());
+  }
+  return kept;
 }
 
 std::string row_name(const Record& r) {

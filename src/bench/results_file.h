@@ -40,6 +40,10 @@ Result<std::vector<ResultsFile>> read_results_folder(const std::filesystem::path
 Result<std::filesystem::path> append_results(const std::filesystem::path& folder, const Machine& machine,
                                              std::span<const Record> records);
 
+// What that file has already of this machine and program: its noise aside, the machine's line is the same. Empty where
+// there is no file.
+Result<std::vector<Record>> kept_results(const std::filesystem::path& folder, const Machine& machine);
+
 // What two results must have in common to be the same case: "gemm 1024x1024x1024 f32 strict, cpu, 2 threads, against
 // OpenBLAS".
 std::string row_name(const Record& record);

@@ -34,6 +34,23 @@ Machine machine(const std::string& commit = "abc") {
   return m;
 }
 
+TEST(ResultsFile, KeptResultsAreOfThisProgramWhateverItsNoise) {
+  const TemporaryFolder folder;
+  const fs::path path = folder.path();
+  EXPECT_TRUE(kept_results(path, machine())->empty());
+  Machine noisy = machine();
+  noisy.noise = 0.02;
+  const Record gemm[] = {record("gemm")}, copy[] = {record("copy")}, old[] = {record("conv")};
+  ASSERT_TRUE(append_results(path, machine("before"), old).ok());
+  ASSERT_TRUE(append_results(path, machine(), gemm).ok());
+  ASSERT_TRUE(append_results(path, noisy, copy).ok());
+  const Result<std::vector<Record>> kept = kept_results(path, machine());
+  ASSERT_TRUE(kept.ok()) << kept.status().to_string();
+  ASSERT_EQ(kept->size(), 2u);
+  EXPECT_EQ((*kept)[0], gemm[0]);
+  EXPECT_EQ((*kept)[1], copy[0]);
+}
+
 void expect_refused(const std::string& text, const std::string& part) {
   const Result<ResultsFile> file = parse_results(text, "a.jsonl");
   ASSERT_FALSE(file.ok()) << text;

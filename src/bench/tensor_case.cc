@@ -6,6 +6,8 @@
 #include <chrono>
 #include <cmath>
 
+#include "codegen/compile.h"
+
 namespace sporkle::bench {
 namespace {
 
@@ -70,19 +72,49 @@ Status TensorCase::prepare() {
   } else {
     hal::DeviceOptions device;
     device.threads = setting_.threads;
-    SPORKLE_ASSIGN_OR_RETURN(context_, tensor::Context::open(setting_.device, device));
+    tensor::ContextOptions options;
+    options.numerics = setting_.numerics;
+    SPORKLE_ASSIGN_OR_RETURN(context_, tensor::Context::open(setting_.device, device, options));
   }
   SPORKLE_RETURN_IF_ERROR(make_sets(&sets_, &problem_));
   for (const std::vector<HostArray>& set : sets_) {
     std::vector<Tensor>& tensors = inputs_.emplace_back();
     std::vector<const HostArray*>& arrays = problem_.inputs.emplace_back();
     for (const HostArray& array : set) {
-      SPORKLE_ASSIGN_OR_RETURN(Tensor tensor, upload(*context_, array));
+      SPORKLE_ASSIGN_OR_RETURN(const Tensor uploaded, upload(*context_, array));
+      Tensor tensor = prepare_input(uploaded);
+      SPORKLE_RETURN_IF_ERROR(tensor::realize({tensor}));
       tensors.push_back(std::move(tensor));
       arrays.push_back(&array);
     }
   }
   return run(sets()).status();
+}
+
+Result<std::unique_ptr<tensor::Context>> open_baseline(int threads) {
+  hal::DeviceOptions options;
+  options.threads = threads;
+  options.cpu_target = codegen::host_cpu_levels().front();
+  return tensor::Context::open("cpu", options);
+}
+
+Result<std::vector<HostArray>> TensorCase::baseline_outputs(size_t set) {
+  if (!baseline_) {
+    SPORKLE_ASSIGN_OR_RETURN(baseline_, open_baseline(std::max(setting_.threads, 1)));
+  }
+  std::vector<Tensor> inputs;
+  for (const HostArray& array : sets_[set]) {
+    SPORKLE_ASSIGN_OR_RETURN(Tensor tensor, upload(*baseline_, array));
+    inputs.push_back(std::move(tensor));
+  }
+  const std::vector<Tensor> outputs = build(inputs);
+  SPORKLE_RETURN_IF_ERROR(tensor::realize(outputs));
+  std::vector<HostArray> arrays;
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    SPORKLE_ASSIGN_OR_RETURN(HostArray array, download(outputs[i], problem_.outputs[i]));
+    arrays.push_back(std::move(array));
+  }
+  return arrays;
 }
 
 Result<Sample> TensorCase::run(int repetitions) {

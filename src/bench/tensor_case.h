@@ -25,9 +25,14 @@ class TensorCase : public Case {
   }
 
  protected:
+  // What this machine's plainest instruction set gives for an input set, other code than what is measured: in `strict`
+  // the bits must be the same.
+  Result<std::vector<HostArray>> baseline_outputs(size_t set);
   // The operation and its parameters; the inputs of every set (f32, f64 or i32), and the outputs without bytes. What
   // judge() needs.
   virtual Status make_sets(std::vector<std::vector<HostArray>>* sets, Problem* problem) = 0;
+  // An input as build() is given it, from the uploaded array; called once for each.
+  virtual tensor::Tensor prepare_input(const tensor::Tensor& uploaded) { return uploaded; }
   // The outputs, in the order of problem().outputs. Called for every run.
   virtual std::vector<tensor::Tensor> build(std::span<const tensor::Tensor> inputs) = 0;
   // Compares with float64; `ours` in `strict` also bit for bit. Returns the largest relative error.
@@ -38,11 +43,14 @@ class TensorCase : public Case {
 
  private:
   Setting setting_;
-  std::unique_ptr<tensor::Context> context_;
+  std::unique_ptr<tensor::Context> context_, baseline_;
   std::vector<std::vector<HostArray>> sets_;
   Problem problem_;
   std::vector<std::vector<tensor::Tensor>> inputs_, outputs_;  // of each set
 };
+
+// Where that runs.
+Result<std::unique_ptr<tensor::Context>> open_baseline(int threads);
 
 // How many input sets of `bytes_per_set` it takes so that none of them is still in the processor's cache when its turn
 // comes again: together 1.25 x the last level, but no more than 640 MiB or 64 sets. With `in_cache`, for work whose

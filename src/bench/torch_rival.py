@@ -132,8 +132,67 @@ class Train:
         return [torch.tensor([len(self.losses), self.losses[0], self.losses[-1]], dtype=torch.float64)]
 
 
+class Generate:
+    """A GPT-2 that writes token by token, as one writes it in PyTorch: parameters as in Hugging Face."""
+
+    def __init__(self, parameters, inputs, outputs):
+        self.p = parameters
+        text, flat = inputs
+        self.text = text.long()
+        width, layers, context = parameters["width"], parameters["layers"], parameters["context"]
+        shapes = [(parameters["vocab_size"], width), (context, width)]
+        for _ in range(layers):
+            for rows, columns in ((None, width), (width, 3 * width), (width, width), (None, width), (width, 4 * width),
+                                  (4 * width, width)):
+                shapes += [(rows, columns) if rows else (columns,), (columns,)]
+        shapes += [(width,), (width,)]
+        parts = torch.split(flat.clone(), [torch.Size(shape).numel() for shape in shapes])
+        self.values = [part.reshape(shape).clone() for part, shape in zip(parts, shapes)]
+        heads = parameters["heads"]
+        self.cache = torch.zeros(layers, 2, 1, heads, context, width // heads)
+        with torch.inference_mode():
+            for position in range(context):
+                self.logits(position)
+        self.restart()
+
+    def restart(self):
+        self.position = self.p["first"] - 1
+
+    def logits(self, position):
+        functional = torch.nn.functional
+        values = iter(self.values)
+        wte, wpe = next(values), next(values)
+        width, heads = self.p["width"], self.p["heads"]
+
+        def norm(x):
+            return functional.layer_norm(x, (width,), next(values), next(values), 1e-5)
+
+        def linear(x):
+            weight, bias = next(values), next(values)
+            return torch.addmm(bias, x, weight)
+
+        x = (wte[self.text[position]] + wpe[position]).reshape(1, width)
+        for keys, values_so_far in self.cache:
+            q, k, v = linear(norm(x)).reshape(1, 3, heads, 1, width // heads).unbind(1)
+            keys[:, :, position] = k[:, :, 0]
+            values_so_far[:, :, position] = v[:, :, 0]
+            mixed = functional.scaled_dot_product_attention(q, keys[:, :, :position + 1],
+                                                            values_so_far[:, :, :position + 1])
+            x = x + linear(mixed.reshape(1, width))
+            x = x + linear(functional.gelu(linear(norm(x)), approximate="tanh"))
+        return (norm(x) @ wte.t())[0]
+
+    def __call__(self):
+        self.position += 1
+        if self.position == self.p["context"]:
+            self.position = self.p["first"]
+        with torch.inference_mode():
+            logits = self.logits(self.position)
+        return [logits, torch.tensor([self.position], dtype=torch.float64)]
+
+
 OPERATIONS = {"gemm": gemm, "elementwise": elementwise, "reduce": reduce, "conv2d": conv2d,
-              "attention": attention, "train": Train}
+              "attention": attention, "train": Train, "generate": Generate}
 
 
 def open_array(array):

@@ -1,14 +1,16 @@
 #include "codegen/gpu_abi.h"
 
 #include <array>
+#include <bit>
 
 namespace sporkle::codegen {
 namespace {
 
 constexpr uint32_t kMagic = 0x47534b53;  // "SKSG"
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 constexpr uint32_t kSpirvMagic = 0x07230203;
 constexpr size_t kMaxBuffers = 1024;
+constexpr uint32_t kMostAlignmentBytes = 256;
 constexpr uint32_t kMaxWorkgroup = 65536;
 constexpr uint32_t kMaxSharedBytes = 64 << 20;
 
@@ -78,6 +80,8 @@ Status check(const GpuCode& code) {
     const uint32_t size = buffer.element_bytes;
     if (size != 1 && size != 2 && size != 4 && size != 8)
       return corrupt("a buffer has elements of " + std::to_string(size) + " bytes");
+    if (!std::has_single_bit(buffer.alignment_bytes) || buffer.alignment_bytes > kMostAlignmentBytes)
+      return corrupt("a buffer is to be aligned to " + std::to_string(buffer.alignment_bytes) + " bytes");
     if (buffer.access > ir::Access::read_write) return corrupt("a buffer has an unknown kind of access");
   }
   if (code.workgroup_size < 1 || code.workgroup_size > kMaxWorkgroup)
@@ -99,7 +103,7 @@ std::vector<std::byte> encode(const GpuCode& code) {
                           code.iterations_per_workgroup, code.shared_bytes});
   writer.word(static_cast<uint32_t>(code.buffers.size()));
   for (const GpuBuffer& buffer : code.buffers)
-    writer.words(std::array{buffer.element_bytes, static_cast<uint32_t>(buffer.access)});
+    writer.words(std::array{buffer.element_bytes, static_cast<uint32_t>(buffer.access), buffer.alignment_bytes});
   writer.text(code.launch.text());
   writer.word(static_cast<uint32_t>(code.spirv.size()));
   writer.words(code.spirv);
@@ -121,10 +125,10 @@ Result<GpuCode> decode_gpu_code(std::span<const std::byte> bytes) {
   const size_t buffer_count = reader.word();
   if (buffer_count > kMaxBuffers) return corrupt("it has " + std::to_string(buffer_count) + " buffers");
   for (size_t i = 0; i < buffer_count; ++i) {
-    const uint32_t element_bytes = reader.word(), access = reader.word();
+    const uint32_t element_bytes = reader.word(), access = reader.word(), alignment_bytes = reader.word();
     if (access > static_cast<uint32_t>(ir::Access::read_write))
       return corrupt("a buffer has an unknown kind of access");
-    code.buffers.push_back({element_bytes, static_cast<ir::Access>(access)});
+    code.buffers.push_back({element_bytes, static_cast<ir::Access>(access), alignment_bytes});
   }
   const std::string_view launch = reader.text();
   const size_t word_count = reader.word();

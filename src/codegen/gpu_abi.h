@@ -38,6 +38,7 @@ inline constexpr size_t kMaxInlineArguments = kPushConstantBytes / 8 - kPushCons
 struct GpuBuffer {
   uint32_t element_bytes = 0;
   ir::Access access = ir::Access::read;
+  uint32_t alignment_bytes = 1;  // of what is bound; at least the element's size in any case
 };
 
 struct GpuCode {

@@ -20,12 +20,19 @@ constexpr Flag kFlags[] = {
     {"nan64", &VulkanTarget::nan64},
     {"denormal32", &VulkanTarget::denormal32},
     {"denormal64", &VulkanTarget::denormal64},
+    {"controls2", &VulkanTarget::controls2},
     {"fma32", &VulkanTarget::fma32},
     {"fma64", &VulkanTarget::fma64},
     {"div32", &VulkanTarget::div32},
     {"div64", &VulkanTarget::div64},
     {"sqrt32", &VulkanTarget::sqrt32},
     {"sqrt64", &VulkanTarget::sqrt64},
+    {"fma32normal", &VulkanTarget::fma32_normal},
+    {"contract32", &VulkanTarget::contract32},
+    {"compare32", &VulkanTarget::compare32},
+    {"widen32", &VulkanTarget::widen32},
+    {"matrixf16", &VulkanTarget::matrix_f16},
+    {"matrixbf16", &VulkanTarget::matrix_bf16},
 };
 
 struct Number {

@@ -26,13 +26,23 @@ struct VulkanTarget {
   bool denormal32 = false;  // shaderDenormPreserveFloat32
   bool denormal64 = false;  // shaderDenormPreserveFloat64
 
+  bool controls2 = false;  // shaderFloatControls2: what may be contracted is said of each operation
+
   // What the probe found to be correctly rounded; what is not is computed by exact, slower sequences.
   bool fma32 = false;  // GLSL.std.450 Fma is fused
   bool fma64 = false;
-  bool div32 = false;  // OpFDiv
+  bool fma32_normal = false;  // the same, unless denormal numbers are involved
+  bool contract32 = false;    // OpFAdd of an OpFMul becomes one fused multiply-add where both are free to
+  bool div32 = false;         // OpFDiv
   bool div64 = false;
   bool sqrt32 = false;  // GLSL.std.450 Sqrt
   bool sqrt64 = false;
+  bool compare32 = false;  // comparisons tell denormal numbers from zero
+  bool widen32 = false;    // so does OpFConvert to f64
+
+  // Matrix units, for `fast` numerics alone: factors of 16 x 16 by subgroups, sums in f32 (VK_KHR_cooperative_matrix).
+  bool matrix_f16 = false;
+  bool matrix_bf16 = false;  // with VK_KHR_shader_bfloat16
 
   uint32_t subgroup = 0;     // subgroupSize, where basic and shuffle operations work in compute shaders; else 0
   uint32_t workgroup = 128;  // maxComputeWorkGroupInvocations

@@ -16,6 +16,9 @@ TEST(VulkanTarget, TextAndBack) {
   const auto parsed = VulkanTarget::parse(target.text());
   ASSERT_TRUE(parsed.ok()) << parsed.status().to_string();
   EXPECT_EQ(*parsed, target);
+  const std::string_view hopper =
+      "vulkan:f64,controls2,fma32normal,contract32,matrixf16,matrixbf16,subgroup32,workgroup1024,shared48";
+  EXPECT_EQ(VulkanTarget::parse(hopper)->text(), hopper);
 }
 
 TEST(VulkanTarget, NothingButThePrefixIsTheLeastDevice) {

@@ -49,6 +49,7 @@ Expr operator^(Expr a, Expr b) { return binary(ir::Op::bit_xor, a, b); }
 Expr operator<<(Expr a, Expr b) { return binary(ir::Op::shl, a, b); }
 Expr operator>>(Expr a, Expr b) { return binary(ir::Op::shr, a, b); }
 Expr fma(Expr a, Expr b, Expr c) { return Expr(builder().fma(a.node(), match(b, a), match(c, a))); }
+Expr dot(Expr a, Expr b, Expr c) { return Expr(builder().dot(a.node(), b.node(), c.node())); }
 Expr min(Expr a, Expr b) { return binary(ir::Op::min, a, b); }
 Expr max(Expr a, Expr b) { return binary(ir::Op::max, a, b); }
 Expr sqrt(Expr a) { return unary(ir::Op::sqrt, a); }
@@ -137,6 +138,12 @@ Expr KernelBuilder::fma_chain(std::string_view name, Expr extent, Expr init,
   const ir::Node* range = builder_.range(extent.node(), name);
   const auto [a, b] = factors(Expr(range));
   return Expr(builder_.reduce(ir::Combine::fma, 1, init.node(), range, a.node(), b.node()));
+}
+Expr KernelBuilder::dot_chain(std::string_view name, Expr extent, Expr init,
+                              const std::function<std::pair<Expr, Expr>(Expr)>& factors) {
+  const ir::Node* range = builder_.range(extent.node(), name);
+  const auto [a, b] = factors(Expr(range));
+  return Expr(builder_.reduce(ir::Combine::dot, 1, init.node(), range, a.node(), b.node()));
 }
 
 ir::Kernel trace(std::string_view name, const std::function<void(KernelBuilder&)>& define, ir::Numerics numerics,

@@ -56,6 +56,7 @@ Expr operator^(Expr a, Expr b);
 Expr operator<<(Expr a, Expr b);
 Expr operator>>(Expr a, Expr b);
 Expr fma(Expr a, Expr b, Expr c);  // a * b + c, rounded once
+Expr dot(Expr a, Expr b, Expr c);  // of packed numbers; see ir::Op::dot
 Expr min(Expr a, Expr b);
 Expr max(Expr a, Expr b);
 Expr sqrt(Expr a);
@@ -111,6 +112,10 @@ class KernelBuilder {
   Expr maximum(std::string_view name, Expr extent, ir::DType type, const std::function<Expr(Expr)>& value);
   // acc = init, then acc = fma(a(k), b(k), acc): the unbroken chain that GEMM is made of.
   Expr fma_chain(std::string_view name, Expr extent, Expr init,
+                 const std::function<std::pair<Expr, Expr>(Expr)>& factors);
+
+  // acc = init, then acc = dot(a(k), b(k), acc), of packed numbers (ir::Op::dot).
+  Expr dot_chain(std::string_view name, Expr extent, Expr init,
                  const std::function<std::pair<Expr, Expr>(Expr)>& factors);
 
   // For code that makes IR directly (tensor's fuser).

@@ -1,276 +1,19 @@
 #include "hal/probe.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
-#include <functional>
 #include <sstream>
 
 #include "base/file.h"
 #include "base/log.h"
 #include "base/sha256.h"
 #include "codegen/compile.h"
-#include "dsl/kernel.h"
-#include "hal/host/float_environment.h"
-#include "ir/interpreter.h"
+#include "hal/probe_cases.h"
 
 namespace sporkle::hal {
 namespace {
 
-using ir::DType;
-
-// One elementwise kernel and its operands.
-struct Case {
-  std::string name;
-  ir::Kernel kernel;
-  std::vector<std::vector<uint64_t>> operands;  // the bits of each element of each input
-  DType operand_type, result_type;
-  size_t results;
-  std::vector<uint64_t> scalars;
-};
-
-// xorshift64*: the same operands everywhere.
-class Random {
- public:
-  uint64_t next() {
-    state_ ^= state_ >> 12;
-    state_ ^= state_ << 25;
-    state_ ^= state_ >> 27;
-    return state_ * 0x2545f4914f6cdd1d;
-  }
-
- private:
-  uint64_t state_ = 0x9e3779b97f4a7c15;
-};
-
-uint64_t bits_of(DType type, double value) {
-  return type == DType::f64 ? std::bit_cast<uint64_t>(value) : std::bit_cast<uint32_t>(static_cast<float>(value));
-}
-
-// Where floating-point arithmetic has its corners.
-std::vector<uint64_t> special_floats(DType type) {
-  const bool wide = type == DType::f64;
-  const int exponent_shift = wide ? 52 : 23;
-  const uint64_t sign = uint64_t{1} << (wide ? 63 : 31);
-  const uint64_t smallest_normal = uint64_t{1} << exponent_shift;
-  const uint64_t infinity = (wide ? uint64_t{0x7ff} : uint64_t{0xff}) << exponent_shift;
-  std::vector<uint64_t> values = {0,
-                                  1,
-                                  2,
-                                  smallest_normal / 2,
-                                  smallest_normal - 1,
-                                  smallest_normal,
-                                  infinity,
-                                  infinity - 1,
-                                  infinity | smallest_normal / 2};
-  for (const double value : {1.0, 1.5, 3.0, 1.0 / 3, 0.1, 0.5, 10.0, 88.5, 103.0, 708.0, 16777217.0, 65504.0, 65520.0,
-                             6e-8, 2147483648.0, 9.3e18, 3.14159265358979})
-    values.push_back(bits_of(type, value));
-  values.push_back(bits_of(type, 1.0) + 1);
-  values.push_back(bits_of(type, 1.0) - 1);
-  const size_t positive = values.size();
-  for (size_t i = 0; i < positive; ++i) values.push_back(values[i] | sign);
-  return values;
-}
-
-// A number whose exponent is not far from that of 1, so that operations on two of them stay in range.
-uint64_t moderate_float(DType type, Random& random) {
-  const uint64_t bits = random.next();
-  if (type == DType::f64) return (bits & 0x800fffffffffffff) | (uint64_t{1023 - 20 + (bits >> 52 & 0x7ff) % 40} << 52);
-  return (bits & 0x807fffff) | ((127 - 20 + (bits >> 32) % 40) << 23);
-}
-
-double value_of(DType type, uint64_t bits) {
-  return type == DType::f64 ? std::bit_cast<double>(bits)
-                            : static_cast<double>(std::bit_cast<float>(static_cast<uint32_t>(bits)));
-}
-
-// Every pair of corners, then moderate numbers, then any bits; for a third operand also what nearly cancels a product.
-std::vector<std::vector<uint64_t>> float_operands(DType type, int count) {
-  constexpr int kRandom = 6000;
-  const uint64_t mask = type == DType::f64 ? UINT64_MAX : UINT32_MAX;
-  Random random;
-  std::vector<std::vector<uint64_t>> operands(static_cast<size_t>(count));
-  const std::vector<uint64_t> special = special_floats(type);
-  for (const uint64_t a : special) {
-    for (const uint64_t b : special) {
-      const uint64_t all[] = {a, b, special[random.next() % special.size()]};
-      for (size_t i = 0; i < operands.size(); ++i) operands[i].push_back(all[i]);
-    }
-  }
-  for (int k = 0; k < kRandom; ++k) {
-    const uint64_t a = moderate_float(type, random), b = moderate_float(type, random);
-    uint64_t c = moderate_float(type, random);
-    if (k % 3 == 0) c = bits_of(type, -value_of(type, a) * value_of(type, b)) ^ (k % 2 ? random.next() & 3 : 0);
-    const uint64_t moderate[] = {a, b, c}, any[] = {random.next() & mask, random.next() & mask, random.next() & mask};
-    for (size_t i = 0; i < operands.size(); ++i) operands[i].push_back(k % 4 == 3 ? any[i] : moderate[i]);
-  }
-  return operands;
-}
-
-std::vector<std::vector<uint64_t>> integer_operands(DType type, int count) {
-  const int width = 8 * ir::dtype_size(type);
-  const uint64_t mask = width == 64 ? UINT64_MAX : (uint64_t{1} << width) - 1;
-  const uint64_t special[] = {0, 1, 2, 3, 7, mask, mask - 1, mask >> 1, (mask >> 1) + 1, 31, 32, 33, 63, 64};
-  Random random;
-  std::vector<std::vector<uint64_t>> operands(static_cast<size_t>(count));
-  for (const uint64_t a : special) {
-    for (const uint64_t b : special) {
-      const uint64_t all[] = {a, b, a ^ b};
-      for (size_t i = 0; i < operands.size(); ++i) operands[i].push_back(all[i] & mask);
-    }
-  }
-  for (int k = 0; k < 500; ++k)
-    for (std::vector<uint64_t>& operand : operands) operand.push_back((random.next() & mask) >> random.next() % 32);
-  return operands;
-}
-
-using Operation = std::function<dsl::Expr(std::span<const dsl::Expr>)>;
-
-Case elementwise(std::string name, DType type, DType result, int count, const Operation& operation) {
-  Case c;
-  c.name = std::move(name) + " " + std::string(ir::dtype_name(type));
-  c.operand_type = type;
-  c.result_type = result;
-  c.operands = ir::is_float(type) ? float_operands(type, count) : integer_operands(type, count);
-  c.results = c.operands[0].size();
-  c.scalars = {c.results};
-  c.kernel = dsl::trace("probe", [&](dsl::KernelBuilder& k) {
-    const dsl::Expr n = k.size("n");
-    std::vector<dsl::Buffer> inputs;
-    for (int i = 0; i < count; ++i) inputs.push_back(k.input(type, std::string(1, static_cast<char>('a' + i))));
-    const dsl::Buffer out = k.output(result, "out");
-    k.range("i", n, [&](dsl::Expr i) {
-      std::vector<dsl::Expr> values;
-      for (const dsl::Buffer& input : inputs) values.push_back(input[i]);
-      out.store(i, operation(values));
-    });
-  });
-  return c;
-}
-
-Case fma_case(DType type) {
-  return elementwise("fma", type, type, 3, [](auto v) { return fma(v[0], v[1], v[2]); });
-}
-Case division_case(DType type) {
-  return elementwise("division", type, type, 2, [](auto v) { return v[0] / v[1]; });
-}
-Case square_root_case(DType type) {
-  return elementwise("square root", type, type, 1, [](auto v) { return sqrt(v[0]); });
-}
-
-// Rows summed in the IR's order, which a device must not change.
-Case sum_case() {
-  Case c = elementwise("sum", DType::f32, DType::f32, 1, [](auto v) { return v[0]; });
-  constexpr size_t kColumns = 37;
-  c.results = c.operands[0].size() / kColumns;
-  c.scalars = {c.results, kColumns};
-  c.kernel = dsl::trace("probe", [](dsl::KernelBuilder& k) {
-    const dsl::Expr rows = k.size("rows"), columns = k.size("columns");
-    const dsl::Buffer x = k.input(DType::f32, "x"), y = k.output(DType::f32, "y");
-    k.range("r", rows, [&](dsl::Expr r) {
-      y.store(r, k.sum("s", columns, DType::f32, [&](dsl::Expr s) { return x[r * columns + s]; }));
-    });
-  });
-  return c;
-}
-
-std::vector<Case> all_cases() {
-  std::vector<Case> cases;
-  const auto add = [&](Case c) { cases.push_back(std::move(c)); };
-  for (const DType type : {DType::f32, DType::f64}) {
-    add(elementwise("addition", type, type, 2, [](auto v) { return v[0] + v[1]; }));
-    add(elementwise("multiplication", type, type, 2, [](auto v) { return v[0] * v[1]; }));
-    add(elementwise("product and sum", type, type, 3, [](auto v) { return v[0] * v[1] + v[2]; }));
-    add(fma_case(type));
-    add(division_case(type));
-    add(square_root_case(type));
-    add(elementwise("minimum", type, type, 2, [](auto v) { return min(v[0], v[1]); }));
-    add(elementwise("maximum", type, type, 2, [](auto v) { return max(v[0], v[1]); }));
-    add(elementwise("comparison", type, type, 3, [](auto v) { return select(v[0] < v[1], v[2], v[1]); }));
-    add(elementwise("rounding to i32", type, DType::i32, 1, [](auto v) { return cast(DType::i32, v[0]); }));
-  }
-  add(sum_case());
-  add(elementwise("exp", DType::f32, DType::f32, 1, [](auto v) { return exp(v[0]); }));
-  add(elementwise("log", DType::f32, DType::f32, 1, [](auto v) { return log(v[0]); }));
-  add(elementwise("tanh", DType::f32, DType::f32, 1, [](auto v) { return tanh(v[0]); }));
-  add(elementwise("sin", DType::f32, DType::f32, 1, [](auto v) { return sin(v[0]); }));
-  add(elementwise("narrowing to f16", DType::f32, DType::f16, 1, [](auto v) { return cast(DType::f16, v[0]); }));
-  add(elementwise("narrowing to bf16", DType::f32, DType::bf16, 1, [](auto v) { return cast(DType::bf16, v[0]); }));
-  add(elementwise("narrowing to f32", DType::f64, DType::f32, 1, [](auto v) { return cast(DType::f32, v[0]); }));
-  for (const DType type : {DType::i32, DType::i64, DType::u32}) {
-    add(elementwise("integer division", type, type, 2, [](auto v) { return v[0] / v[1]; }));
-    add(elementwise("remainder", type, type, 2, [](auto v) { return v[0] % v[1]; }));
-    add(elementwise("integer multiplication", type, type, 2, [](auto v) { return v[0] * v[1]; }));
-    add(elementwise("shift", type, type, 2, [](auto v) { return (v[0] << v[1]) ^ (v[0] >> v[1]); }));
-  }
-  return cases;
-}
-
-std::vector<std::byte> packed(std::span<const uint64_t> elements, size_t size) {
-  std::vector<std::byte> bytes(elements.size() * size);
-  for (size_t i = 0; i < elements.size(); ++i) std::memcpy(bytes.data() + i * size, &elements[i], size);
-  return bytes;
-}
-
-// All NaNs are alike: which one an operation gives varies between processors.
-void canonicalize(DType type, std::span<std::byte> bytes) {
-  const auto size = static_cast<size_t>(ir::dtype_size(type));
-  uint64_t infinity = 0;
-  if (type == DType::f64) infinity = 0x7ff0000000000000;
-  if (type == DType::f32) infinity = 0x7f800000;
-  if (type == DType::f16) infinity = 0x7c00;
-  if (type == DType::bf16) infinity = 0x7f80;
-  if (infinity == 0) return;
-  const uint64_t magnitude = (uint64_t{1} << (8 * size - 1)) - 1, nan = infinity | (infinity & ~(infinity << 1)) >> 1;
-  for (size_t at = 0; at < bytes.size(); at += size) {
-    uint64_t value = 0;
-    std::memcpy(&value, bytes.data() + at, size);
-    if ((value & magnitude) > infinity) std::memcpy(bytes.data() + at, &nan, size);
-  }
-}
-
-Result<std::vector<std::byte>> interpreted(const Case& c) {
-  const StrictFloatEnvironment environment;
-  const auto size = static_cast<size_t>(ir::dtype_size(c.operand_type));
-  std::vector<std::vector<std::byte>> memory;
-  for (const std::vector<uint64_t>& operand : c.operands) memory.push_back(packed(operand, size));
-  memory.emplace_back(c.results * static_cast<size_t>(ir::dtype_size(c.result_type)));
-  std::vector<ir::InterpreterBuffer> buffers;
-  for (std::vector<std::byte>& bytes : memory) buffers.push_back({bytes.data(), bytes.size()});
-  SPORKLE_RETURN_IF_ERROR(ir::interpret(c.kernel, buffers, c.scalars));
-  canonicalize(c.result_type, memory.back());
-  return std::move(memory.back());
-}
-
-Result<std::vector<std::byte>> computed(Device& device, const Case& c, std::span<const std::byte> code) {
-  SPORKLE_ASSIGN_OR_RETURN(const ExecutableRef executable, device.load(code));
-  const auto size = static_cast<size_t>(ir::dtype_size(c.operand_type));
-  std::vector<Binding> bindings;
-  for (const std::vector<uint64_t>& operand : c.operands) {
-    const std::vector<std::byte> bytes = packed(operand, size);
-    SPORKLE_ASSIGN_OR_RETURN(BufferRef buffer, device.allocate(bytes.size()));
-    SPORKLE_RETURN_IF_ERROR(device.write({buffer}, bytes));
-    bindings.push_back({std::move(buffer)});
-  }
-  std::vector<std::byte> result(c.results * static_cast<size_t>(ir::dtype_size(c.result_type)), std::byte{0xa5});
-  SPORKLE_ASSIGN_OR_RETURN(const BufferRef out, device.allocate(result.size()));
-  SPORKLE_RETURN_IF_ERROR(device.write({out}, result));
-  bindings.push_back({out});
-  CommandBuffer commands;
-  commands.dispatch(executable, bindings, c.scalars);
-  SPORKLE_RETURN_IF_ERROR(device.submit(commands));
-  SPORKLE_RETURN_IF_ERROR(device.wait_idle());
-  SPORKLE_RETURN_IF_ERROR(device.read({out}, result));
-  canonicalize(c.result_type, result);
-  return result;
-}
-
-Result<std::vector<std::byte>> compile(const Case& c, std::string_view target) {
-  return codegen::compile(c.kernel, lower::Schedule(), target);
-}
-
-constexpr std::string_view kMark = "sporkle probe 1";
+constexpr std::string_view kMark = "sporkle probe 2";
 
 std::filesystem::path file_for(const DeviceInfo& info, const std::filesystem::path& folder) {
   const Digest key =
@@ -305,6 +48,28 @@ bool read_probe(const std::string& text, NumericsProbe* probe) {
   return false;
 }
 
+bool is_denormal(ir::DType type, uint64_t bits) {
+  int digits = 0;  // of the fraction
+  if (type == ir::DType::f64) digits = 52;
+  if (type == ir::DType::f32) digits = 23;
+  if (type == ir::DType::bf16) digits = 7;
+  if (type == ir::DType::f16) digits = 10;
+  const uint64_t magnitude = bits & ((uint64_t{1} << (8 * ir::dtype_size(type) - 1)) - 1);
+  return digits > 0 && magnitude > 0 && magnitude < uint64_t{1} << digits;
+}
+
+uint64_t element(std::span<const std::byte> bytes, size_t index, size_t size) {
+  uint64_t value = 0;
+  std::memcpy(&value, bytes.data() + index * size, size);
+  return value;
+}
+
+std::string hexadecimal(uint64_t value) {
+  std::ostringstream text;
+  text << std::hex << "0x" << value;
+  return text.str();
+}
+
 }  // namespace
 
 std::string_view verdict_name(Verdict verdict) {
@@ -316,7 +81,7 @@ Result<NumericsProbe> probe_numerics(Device& device) {
   NumericsProbe probe;
   Status unsupported_by;
   size_t tested = 0;
-  for (const Case& c : all_cases()) {
+  for (const ProbeCase& c : all_probe_cases()) {
     const auto code = compile(c, device.info().target);
     if (code.status().code() == Code::unsupported) {
       unsupported_by = code.status();
@@ -348,10 +113,43 @@ Result<NumericsProbe> cached_numerics(Device& device, const std::filesystem::pat
   return probe;
 }
 
+Result<std::vector<NumericsDifference>> explain_numerics(Device& device, std::string_view target) {
+  std::vector<NumericsDifference> differences;
+  for (const ProbeCase& c : all_probe_cases()) {
+    const auto code = compile(c, target.empty() ? device.info().target : target);
+    if (code.status().code() == Code::unsupported) continue;
+    if (!code.ok()) return code.status();
+    SPORKLE_ASSIGN_OR_RETURN(const std::vector<std::byte> expected, interpreted(c));
+    SPORKLE_ASSIGN_OR_RETURN(const std::vector<std::byte> found, computed(device, c, *code));
+    if (found == expected) continue;
+    NumericsDifference difference{c.name, c.results, 0, 0, ""};
+    const auto size = static_cast<size_t>(ir::dtype_size(c.result_type));
+    std::string plain;  // an example without denormal numbers says more
+    for (size_t i = 0; i < c.results; ++i) {
+      const uint64_t want = element(expected, i, size), got = element(found, i, size);
+      if (want == got) continue;
+      ++difference.different;
+      bool denormal = is_denormal(c.result_type, want) || is_denormal(c.result_type, got);
+      const bool elementwise = c.results == c.operands[0].size();
+      std::string example;
+      for (const std::vector<uint64_t>& operand : c.operands) {
+        if (!elementwise) break;
+        denormal |= is_denormal(c.operand_type, operand[i]);
+        example += (example.empty() ? "of " : ", ") + hexadecimal(operand[i]);
+      }
+      example += (example.empty() ? "" : ": ") + hexadecimal(got) + " in place of " + hexadecimal(want);
+      if (denormal) ++difference.with_denormals;
+      if (difference.example.empty()) difference.example = example;
+      if (plain.empty() && !denormal) plain = example;
+    }
+    if (!plain.empty()) difference.example = plain;
+    differences.push_back(std::move(difference));
+  }
+  return differences;
+}
+
 Result<bool> is_exact(Device& device, std::string_view operation, ir::DType type, std::string_view target) {
-  const Case c = operation == "fma"        ? fma_case(type)
-                 : operation == "division" ? division_case(type)
-                                           : square_root_case(type);
+  const ProbeCase c = probe_case(operation, type);
   SPORKLE_ASSIGN_OR_RETURN(const std::vector<std::byte> code, compile(c, target));
   SPORKLE_ASSIGN_OR_RETURN(const std::vector<std::byte> expected, interpreted(c));
   SPORKLE_ASSIGN_OR_RETURN(const std::vector<std::byte> result, computed(device, c, code));

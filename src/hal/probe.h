@@ -31,8 +31,19 @@ Result<NumericsProbe> probe_numerics(Device& device);
 // check out is ignored and written anew; without a writable folder every call probes.
 Result<NumericsProbe> cached_numerics(Device& device, const std::filesystem::path& folder);
 
+// What is behind a failed test.
+struct NumericsDifference {
+  std::string test;
+  size_t elements = 0, different = 0;
+  size_t with_denormals = 0;  // of the different: where an operand or a result is a denormal number
+  std::string example;        // in bits: "of 0x1, 0x3f800000: 0x0 in place of 0x1"
+};
+
+// The tests that give other bits on code for `target` (empty: the device's own), each with what differs.
+Result<std::vector<NumericsDifference>> explain_numerics(Device& device, std::string_view target = {});
+
 // Whether one operation gives the interpreter's bits on code compiled for `target` in place of the device's own.
-// `operation`: "fma", "division" or "square root"; `type`: f32 or f64.
+// `operation`: one that probe_case (hal/probe_cases.h) knows; `type`: f32 or f64.
 Result<bool> is_exact(Device& device, std::string_view operation, ir::DType type, std::string_view target);
 
 }  // namespace sporkle::hal

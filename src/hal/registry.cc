@@ -1,5 +1,6 @@
 #include "hal/registry.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdlib>
 #include <optional>
@@ -77,6 +78,26 @@ Result<DeviceRef> open_device(std::string_view id, const DeviceOptions& options)
   message += " (known:";
   for (const std::string& name : known) message += " " + name;
   return not_found(message + ")");
+}
+
+Result<std::vector<std::string>> parse_device_list(std::string_view ids) {
+  const char* variable = std::getenv("SPORKLE_DEVICES");
+  const bool from_environment = ids.empty() && variable && *variable;
+  if (from_environment) ids = variable;
+  std::vector<std::string> list;
+  for (std::string_view rest = ids;;) {
+    const size_t comma = std::min(rest.find(','), rest.size());
+    const std::string id(rest.substr(0, comma));
+    const auto refuse = [&](const std::string& why) {
+      return invalid_argument("the devices \"" + std::string(ids) + "\"" +
+                              (from_environment ? " in SPORKLE_DEVICES" : "") + ": " + why);
+    };
+    if (id.empty() && !ids.empty()) return refuse("an ID is missing; IDs are parted by single commas");
+    if (std::ranges::count(list, id) > 0) return refuse("\"" + id + "\" stands there twice");
+    list.push_back(id);
+    if (comma == rest.size()) return list;
+    rest.remove_prefix(comma + 1);
+  }
 }
 
 std::vector<DeviceListing> list_devices(const DeviceOptions& options) {

@@ -25,6 +25,10 @@ struct DeviceOptions {
 // a device that this machine cannot run is unsupported with the reason.
 Result<std::shared_ptr<Device>> open_device(std::string_view id = {}, const DeviceOptions& options = {});
 
+// Several devices: "cpu,vulkan:0" as IDs, in order. Empty: those of $SPORKLE_DEVICES, or one empty ID, the default
+// device. invalid_argument for one that is empty or stands there twice.
+Result<std::vector<std::string>> parse_device_list(std::string_view ids = {});
+
 struct DeviceListing {
   std::string id;
   DeviceInfo info;  // when available

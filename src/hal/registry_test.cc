@@ -87,7 +87,7 @@ TEST(Registry, ListsTheReasonOfADeviceThatCannotOpen) {
 
 TEST(Registry, TheProcessorsTargetComesFromTheOptionsThenTheVariable) {
   const ScopedVariable variable("SPORKLE_CPU_TARGET", "z80");
-  for (const std::string_view level : codegen::host_cpu_levels()) {
+  for (const std::string& level : codegen::host_cpu_levels()) {
     const auto device = open_device("cpu", {.cpu_target = std::string(level)});
     ASSERT_TRUE(device.ok()) << device.status().to_string();
     EXPECT_EQ((*device)->info().target, "cpu:" + std::string(level));

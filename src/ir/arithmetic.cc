@@ -150,10 +150,25 @@ uint64_t apply_cast(DType type, DType from, uint64_t x) {
   return float_to(type, from == DType::f32 ? as_f32(x) : as_f64(x));
 }
 
+// See Op::dot.
+uint64_t apply_dot(DType type, uint64_t a, uint64_t b, uint64_t c) {
+  if (type == DType::f32) {
+    const auto part = [](uint64_t word, bool high) {
+      return as_f32(high ? word & 0xffff0000 : word << 16 & 0xffffffff);
+    };
+    return to_bits(std::fma(part(a, true), part(b, true), std::fma(part(a, false), part(b, false), as_f32(c))));
+  }
+  for (int shift = 0; shift < 32; shift += 8)
+    c += static_cast<uint64_t>(static_cast<int64_t>(a >> shift & 0xff) * static_cast<int8_t>(b >> shift & 0xff));
+  return canonical_bits(type, c);
+}
+
 }  // namespace
 
 uint64_t apply(Op op, DType type, DType from, const uint64_t* v) {
   switch (op) {
+    case Op::dot:
+      return apply_dot(type, v[0], v[1], v[2]);
     case Op::select:
       return v[0] ? v[1] : v[2];
     case Op::cast:
@@ -179,6 +194,8 @@ Op combine_op(Combine combine) {
       return Op::max;
     case Combine::min:
       return Op::min;
+    case Combine::dot:
+      return Op::dot;
     case Combine::fma:
       break;
   }

@@ -9,7 +9,7 @@ namespace sporkle::ir {
 // values. For the operations from add to cos in Op, except exp, log, tanh, sin and cos: they are their expansions.
 uint64_t apply(Op op, DType type, DType from, const uint64_t* v);
 
-// The operation of a reduction's step; for Combine::fma, Op::fma.
+// The operation of a reduction's step; for Combine::fma, Op::fma, and for Combine::dot, Op::dot.
 Op combine_op(Combine combine);
 
 // What a laned reduction starts from: -0.0 or 0 for add, the lowest value for max, the highest for min.

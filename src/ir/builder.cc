@@ -1,6 +1,7 @@
 #include "ir/builder.h"
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
 
 namespace sporkle::ir {
@@ -112,6 +113,10 @@ const Node* Builder::simplify_integer(Op op, const Node* a, const Node* b) {
       return nullptr;
     case Op::mod:
       if (b->is_constant(1)) return zero();
+      // Wrapping keeps the low bits, which are 0 in a multiple of a power of two.
+      if (b->is_constant() && b->value > 0 && std::has_single_bit(static_cast<uint64_t>(b->value)) &&
+          a->op == Op::mul && a->src(1)->is_constant() && a->src(1)->value % b->value == 0)
+        return zero();
       return nullptr;
     case Op::min:
     case Op::max:
@@ -141,6 +146,11 @@ const Node* Builder::binary(Op op, const Node* a, const Node* b) {
 const Node* Builder::fma(const Node* a, const Node* b, const Node* c) {
   assert(a->type == b->type && b->type == c->type);
   return context_->make(Op::fma, a->type, {a, b, c});
+}
+
+const Node* Builder::dot(const Node* a, const Node* b, const Node* c) {
+  assert(a->type == DType::u32 && b->type == DType::u32);
+  return context_->make(Op::dot, c->type, {a, b, c});
 }
 
 const Node* Builder::select(const Node* condition, const Node* a, const Node* b) {
@@ -180,7 +190,7 @@ const Node* Builder::reduce(Combine combine, int lanes, const Node* init, const 
                             const Node* b) {
   const uint8_t attribute = static_cast<uint8_t>(combine);
   const uint8_t lane_count = static_cast<uint8_t>(lanes);
-  if (combine == Combine::fma)
+  if (combine == Combine::fma || combine == Combine::dot)
     return context_->make(Op::reduce, init->type, {init, range, a, b}, 0, attribute, lane_count);
   return context_->make(Op::reduce, init->type, {init, range, a}, 0, attribute, lane_count);
 }

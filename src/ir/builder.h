@@ -37,6 +37,8 @@ class Builder {
   const Node* mod(const Node* a, const Node* b) { return binary(Op::mod, a, b); }
   const Node* min(const Node* a, const Node* b) { return binary(Op::min, a, b); }
   const Node* fma(const Node* a, const Node* b, const Node* c);
+  // a and b are u32; the result has c's type (see Op::dot).
+  const Node* dot(const Node* a, const Node* b, const Node* c);
   const Node* select(const Node* condition, const Node* a, const Node* b);
   const Node* cast(DType type, const Node* a);
   const Node* bitcast(DType type, const Node* a);

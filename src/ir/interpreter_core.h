@@ -341,7 +341,8 @@ class Interpreter {
   }
 
   uint64_t reduce_in_order(Slot& slot) {
-    const bool is_fma = static_cast<Combine>(slot.attribute) == Combine::fma;
+    const Combine how = static_cast<Combine>(slot.attribute);
+    const bool has_factors = how == Combine::fma || how == Combine::dot;
     Slot& range = slots_[slot.sources[1]];
     uint64_t acc = value(slot.sources[0]);
     const int64_t end = extent(range);
@@ -349,9 +350,9 @@ class Interpreter {
     for (int64_t k = 0; k < end && status_.ok(); ++k) {
       bind(range, k);
       step(slot);
-      if (is_fma) {
+      if (has_factors) {
         const uint64_t v[] = {value(slot.sources[2]), value(slot.sources[3]), acc};
-        acc = apply(Op::fma, slot.type, slot.type, v);
+        acc = apply(combine_op(how), slot.type, slot.type, v);
       } else {
         acc = combine(slot, acc, value(slot.sources[2]));
       }

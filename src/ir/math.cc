@@ -4,6 +4,8 @@
 #include <numbers>
 #include <span>
 
+#include "ir/half_pi.h"
+
 namespace sporkle::ir {
 namespace {
 
@@ -252,18 +254,22 @@ class Expansion {
 
   // |x| = n pi/2 + r; the quadrant n (plus one for cos) says which polynomial and which sign. With fused operations the
   // first step of the reduction is exact: x and n half_pi[0] are multiples of one unit, and their difference is small.
+  // That carries as far as n is exact and the parts of pi/2 are enough; beyond, half_pi.h takes over. Infinities stay
+  // on this side, and become NaN.
   const Node* sin_or_cos(int64_t first_quadrant) {
     const Node* a = b_.unary(Op::abs, x_);
     const auto [t, n] = round(a, f_.two_over_pi, 0);
     const Node* r = a;
     for (const double part : f_.half_pi) r = b_.fma(n, number(-part), r);
-    // Keeps results within [-1, 1] where x is too large to reduce; a NaN passes.
-    const double limit = 0.786;
-    r = b_.binary(Op::max, number(-limit), b_.min(number(limit), r));
+    const int64_t smallest = constant_bits(f_.type, smallest_for_half_pi(f_.type));
+    const Node* is_large =
+        b_.binary(Op::less, b_.sub(bits(a), mask(smallest)), mask(constant_bits(f_.type, kInfinity) - smallest));
+    const ReducedAngle reduced = reduce_by_half_pi(b_, a);
+    r = b_.select(is_large, reduced.remainder, r);
     const Node* z = b_.mul(r, r);
     const Node* sine = b_.fma(b_.mul(r, z), polynomial(f_.sin, z), r);
     const Node* cosine = b_.fma(b_.mul(z, z), polynomial(f_.cos, z), b_.fma(z, number(-0.5), number(1)));
-    const Node* quadrant = b_.add(bits(t), mask(first_quadrant));
+    const Node* quadrant = b_.add(b_.select(is_large, reduced.quadrant, bits(t)), mask(first_quadrant));
     const Node* is_odd = b_.binary(Op::equal, b_.binary(Op::bit_and, quadrant, mask(1)), mask(1));
     const int sign_position = 8 * dtype_size(f_.type) - 1;
     const Node* sign = b_.binary(Op::shl, b_.binary(Op::bit_and, quadrant, mask(2)), mask(sign_position - 1));

@@ -4,10 +4,9 @@
 // is.
 //
 // Error limits, in units in the last place against the exact value, checked by ir/math_test.cc:
-//   f32: exp 1, log 1, tanh 2.6, erf 1.1, rsqrt 0.501, sin and cos 2 for |x| <= 2^13
-//   f64: exp 1, log 1, tanh 2.6, erf 1.1, rsqrt 0.501, sin and cos 2 for |x| <= 2^20
-// Beyond, the argument reduction of sin and cos loses accuracy; results stay within [-1, 1]. Denormal results round
-// once more. Infinities, NaN, -0, overflow and gradual underflow give what the C library gives.
+//   exp 1, log 1, tanh 2.6, erf 1.1, rsqrt 0.501, sin and cos 2
+// for all f32 and f64 numbers. Denormal results round once more. Infinities, NaN, -0, overflow and gradual underflow
+// give what the C library gives.
 #pragma once
 
 #include "ir/builder.h"

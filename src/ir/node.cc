@@ -20,16 +20,16 @@ int dtype_size(DType type) {
 
 std::string_view op_name(Op op) {
   static constexpr std::string_view names[] = {
-      "constant", "scalar",  "buffer",      "scratch", "range", "add",         "sub",   "mul",       "div",
-      "mod",      "neg",     "min",         "max",     "fma",   "sqrt",        "abs",   "floor",     "and",
-      "or",       "xor",     "shl",         "shr",     "less",  "less_equal",  "equal", "not_equal", "select",
-      "cast",     "bitcast", "exp",         "log",     "tanh",  "sin",         "cos",   "erf",       "rsqrt",
-      "load",     "reduce",  "lane_reduce", "store",   "loop",  "serial_loop", "block", "together"};
+      "constant", "scalar", "buffer",  "scratch",     "range", "add",  "sub",         "mul",   "div",
+      "mod",      "neg",    "min",     "max",         "fma",   "dot",  "sqrt",        "abs",   "floor",
+      "and",      "or",     "xor",     "shl",         "shr",   "less", "less_equal",  "equal", "not_equal",
+      "select",   "cast",   "bitcast", "exp",         "log",   "tanh", "sin",         "cos",   "erf",
+      "rsqrt",    "load",   "reduce",  "lane_reduce", "store", "loop", "serial_loop", "block", "together"};
   return names[static_cast<int>(op)];
 }
 
 std::string_view combine_name(Combine combine) {
-  static constexpr std::string_view names[] = {"add", "max", "min", "fma"};
+  static constexpr std::string_view names[] = {"add", "max", "min", "fma", "dot"};
   return names[static_cast<int>(combine)];
 }
 

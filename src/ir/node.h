@@ -52,7 +52,12 @@ enum class Op : uint8_t {
   neg,
   min,  // min(a, b) = a < b or a is NaN ? a : b, and the mirror image for max: a NaN on either side wins
   max,
-  fma,   // a * b + c, rounded once; floats only
+  fma,  // a * b + c, rounded once; floats only
+  // Packed numbers: a and b are u32, c has the result's type, which says what is packed.
+  //   f32: two bf16, the first in the low half: fma(a1, b1, fma(a0, b0, c)). Processors have instructions for it that
+  //        round otherwise and take denormals for zero, so it exists in `fast` kernels alone.
+  //   i32: four bytes, the first lowest, unsigned in a and signed in b: c + a0 b0 + a1 b1 + a2 b2 + a3 b3, wrapping.
+  dot,
   sqrt,  // correctly rounded
   abs,
   floor,
@@ -88,10 +93,11 @@ enum class Op : uint8_t {
   // nothing is read and the value is `otherwise`.
   load,
 
-  // reduce: sources init, range, x (for Combine::fma: init, range, a, b). The range must be opened by no loop.
-  //   lanes = 1: acc = init; for k: acc = combine(acc, x(k))                       [fma: acc = fma(a(k), b(k), acc)]
+  // reduce: sources init, range, x (for Combine::fma and dot: init, range, a, b). The range must be opened by no loop.
+  //   lanes = 1: acc = init; for k: acc = combine(acc, x(k))                       [fma: acc = fma(a(k), b(k), acc); so
+  //   dot]
   //   lanes = L: acc[l] = identity; for k: acc[k % L] = combine(acc[k % L], x(k)), then lane_reduce over l, then
-  //              combine(init, that)                                               [not for fma]
+  //              combine(init, that)                                               [not for fma and dot]
   // The identity is -0.0 for add, -infinity (or the lowest integer) for max, +infinity (or the highest) for min.
   reduce,
   // lane_reduce: sources value, vector range of extent W = a power of two. v[l] is the value with the range bound to l;
@@ -108,7 +114,7 @@ enum class Op : uint8_t {
 
 std::string_view op_name(Op op);
 
-enum class Combine : uint8_t { add, max, min, fma };
+enum class Combine : uint8_t { add, max, min, fma, dot };
 enum class RangeKind : uint8_t {
   serial,  // an ordinary loop, or a reduction's
   thread,  // iterations are spread over threads: the outermost loop of a kernel, at most one

@@ -1,9 +1,11 @@
 #include "ir/node_rules.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 
 #include "ir/arithmetic.h"
+#include "ir/verifier_messages.h"
 
 namespace sporkle::ir {
 namespace {
@@ -62,6 +64,8 @@ Rule rule_of(Op op) {
       return {1, 1, Form::uniform, kNumbers};
     case Op::fma:
       return {3, 3, Form::uniform, kFloats};
+    case Op::dot:
+      return {3, 3, Form::other, set_of(DType::f32, DType::i32)};
     case Op::sqrt:
     case Op::floor:
     case Op::exp:
@@ -109,7 +113,17 @@ Rule rule_of(Op op) {
 
 bool is_memory(const Node* node) { return node->op == Op::buffer || node->op == Op::scratch; }
 std::string text(DType type) { return std::string(dtype_name(type)); }
-Status error(const Node* node, const std::string& what) { return invalid_argument(describe(node) + " " + what); }
+Status error(const Node* node, Broken what, std::initializer_list<std::string> parts = {}) {
+  std::string first = describe(node);
+  switch (parts.size()) {
+    case 0:
+      return broken(what, {std::move(first)});
+    case 1:
+      return broken(what, {std::move(first), *parts.begin()});
+    default:
+      return broken(what, {std::move(first), *parts.begin(), *(parts.begin() + 1)});
+  }
+}
 
 Status wrong_source_count(const Node* node, const Rule& rule) {
   std::string wanted = std::to_string(rule.min_sources);
@@ -117,7 +131,7 @@ Status wrong_source_count(const Node* node, const Rule& rule) {
     wanted += " or more";
   else if (rule.max_sources != rule.min_sources)
     wanted += " to " + std::to_string(rule.max_sources);
-  return error(node, "has " + std::to_string(node->source_count) + " sources; it takes " + wanted);
+  return error(node, Broken::source_count, {std::to_string(node->source_count), wanted});
 }
 
 }  // namespace
@@ -132,20 +146,18 @@ std::string describe(const Node* node) {
 
 Status NodeRules::check(const Node* node) {
   const Rule rule = rule_of(node->op);
-  if (node->name.size() > kMaxNameBytes)
-    return invalid_argument("a name is longer than " + std::to_string(kMaxNameBytes) + " bytes");
+  if (node->name.size() > kMaxNameBytes) return broken(Broken::long_name, {std::to_string(kMaxNameBytes)});
   if (node->source_count < rule.min_sources || node->source_count > rule.max_sources)
     return wrong_source_count(node, rule);
   SPORKLE_RETURN_IF_ERROR(check_sources(node));
 
   const DType type = rule.form == Form::compare ? node->src(0)->type : node->type;
-  if (!contains(rule.types, type)) return error(node, "does not exist for type " + text(type));
+  if (!contains(rule.types, type)) return error(node, Broken::result_type, {text(type)});
   if (rule.form != Form::other)
     for (const Node* source : node->src())
-      if (source->type != type)
-        return error(node, "of type " + text(type) + " has a source of type " + text(source->type));
+      if (source->type != type) return error(node, Broken::source_type, {text(type), text(source->type)});
   if (rule.form == Form::compare && node->type != DType::boolean)
-    return error(node, "gives a bool, not " + text(node->type));
+    return error(node, Broken::comparison_type, {text(node->type)});
 
   if (node->op == Op::constant || node->op == Op::scalar ||
       (node->op >= Op::add && node->op < Op::load &&
@@ -162,6 +174,8 @@ Status NodeRules::check(const Node* node) {
       return check_scratch(node);
     case Op::range:
       return check_range(node);
+    case Op::dot:
+      return check_dot(node);
     case Op::select:
       return check_select(node);
     case Op::bitcast:
@@ -191,136 +205,141 @@ Status NodeRules::check_sources(const Node* node) const {
     const Node* source = node->src(i);
     const bool wants_statement = is_body && (is_list || i > 0);
     const bool wants_memory = is_access && i == 0;
-    if (wants_statement && !source->is_statement())
-      return error(node, "has a value (" + describe(source) + ") where a statement is wanted");
+    if (wants_statement && !source->is_statement()) return error(node, Broken::value_for_statement, {describe(source)});
     if (node->op == Op::together && source->op != Op::store)
-      return error(node, "holds " + describe(source) + "; it takes stores alone");
-    if (!wants_statement && source->is_statement())
-      return error(node, "uses a statement (" + describe(source) + ") as a value");
-    if (wants_memory && !is_memory(source))
-      return error(node, "needs a buffer or scratch as its first source, not " + describe(source));
+      return error(node, Broken::no_store_in_together, {describe(source)});
+    if (!wants_statement && source->is_statement()) return error(node, Broken::statement_for_value, {describe(source)});
+    if (wants_memory && !is_memory(source)) return error(node, Broken::no_memory, {describe(source)});
     if (!wants_statement && !wants_memory && is_memory(source))
-      return error(node, "uses " + describe(source) + " as a value; load reads memory");
+      return error(node, Broken::memory_for_value, {describe(source)});
   }
   return {};
 }
 
 Status NodeRules::check_constant(const Node* node) const {
   const uint64_t bits = static_cast<uint64_t>(node->value);
-  if (canonical_bits(node->type, bits) != bits)
-    return error(node, "of type " + text(node->type) + " has bits outside its type");
+  if (canonical_bits(node->type, bits) != bits) return error(node, Broken::constant_bits, {text(node->type)});
   return {};
 }
 
 Status NodeRules::check_argument(const Node* node) const {
   const auto check_declared = [&](const auto& arguments) -> Status {
     if (node->value < 0 || static_cast<uint64_t>(node->value) >= arguments.size())
-      return error(node, "is argument " + std::to_string(node->value) + "; the kernel declares " +
-                             std::to_string(arguments.size()));
+      return error(node, Broken::undeclared_argument, {std::to_string(node->value), std::to_string(arguments.size())});
     const auto& declared = arguments[static_cast<size_t>(node->value)];
-    if (node->type != declared.type)
-      return error(node, "has type " + text(node->type) + "; the kernel declares " + text(declared.type));
-    if (node->name != declared.name) return error(node, "is declared under another name, \"" + declared.name + "\"");
+    if (node->type != declared.type) return error(node, Broken::declared_type, {text(node->type), text(declared.type)});
+    if (node->name != declared.name) return error(node, Broken::declared_name, {declared.name});
     return {};
   };
   return node->op == Op::buffer ? check_declared(kernel_.buffers) : check_declared(kernel_.scalars);
 }
 
 Status NodeRules::check_scratch(const Node* node) const {
-  if (node->src(0)->type != DType::i64)
-    return error(node, "needs an element count of type i64, not " + text(node->src(0)->type));
-  if (!known_at_launch_.contains(node->src(0)))
-    return error(node, "needs an element count made of scalars and constants alone");
+  if (node->src(0)->type != DType::i64) return error(node, Broken::scratch_count_type, {text(node->src(0)->type)});
+  if (!known_at_launch_.contains(node->src(0))) return error(node, Broken::scratch_count_unknown);
   return {};
 }
 
 Status NodeRules::check_range(const Node* node) const {
   const Node* extent = node->src(0);
-  if (node->attribute > static_cast<uint8_t>(RangeKind::invocation)) return error(node, "is of an unknown kind");
+  if (node->attribute > static_cast<uint8_t>(RangeKind::invocation)) return error(node, Broken::range_kind);
   if (node->range_kind() == RangeKind::thread && !known_at_launch_.contains(extent))
-    return error(node, "is a thread range and needs an extent made of scalars and constants alone");
+    return error(node, Broken::thread_extent);
   if (node->range_kind() == RangeKind::vector &&
       (!extent->is_constant() || extent->value < 1 || extent->value > kMaxVectorExtent ||
        !std::has_single_bit(static_cast<uint64_t>(extent->value))))
-    return error(node, "is a vector range and needs a constant power of two up to " + std::to_string(kMaxVectorExtent) +
-                           " as its extent");
+    return error(node, Broken::vector_extent, {std::to_string(kMaxVectorExtent)});
   if (node->range_kind() == RangeKind::invocation &&
       (!extent->is_constant() || extent->value < 1 || extent->value > kMaxInvocations))
-    return error(node, "is an invocation range and needs a constant from 1 to " + std::to_string(kMaxInvocations) +
-                           " as its extent");
+    return error(node, Broken::invocation_extent, {std::to_string(kMaxInvocations)});
+  return {};
+}
+
+// Sources a, b, c of a dot product, or init, range, a, b of a reduction by it.
+Status NodeRules::check_dot(const Node* node) const {
+  const bool is_reduce = node->op == Op::reduce;
+  if (!contains(set_of(DType::f32, DType::i32), node->type))
+    return error(node, is_reduce ? Broken::dot_reduce_type : Broken::result_type, {text(node->type)});
+  for (const size_t i : is_reduce ? std::array<size_t, 2>{2, 3} : std::array<size_t, 2>{0, 1})
+    if (node->src(i)->type != DType::u32)
+      return error(node, is_reduce ? Broken::dot_reduce_factor_type : Broken::dot_factor_type,
+                   {text(node->src(i)->type)});
+  if (const Node* sum = node->src(is_reduce ? 0 : 2); sum->type != node->type)
+    return error(node, is_reduce ? Broken::dot_reduce_sum_type : Broken::dot_sum_type,
+                 {text(node->type), text(sum->type)});
+  if (node->type == DType::f32 && kernel_.numerics != Numerics::fast)
+    return error(node, is_reduce ? Broken::dot_reduce_numerics : Broken::dot_numerics,
+                 {std::string(numerics_name(kernel_.numerics))});
   return {};
 }
 
 Status NodeRules::check_select(const Node* node) const {
-  if (node->src(0)->type != DType::boolean)
-    return error(node, "needs a bool as its condition, not " + text(node->src(0)->type));
+  if (node->src(0)->type != DType::boolean) return error(node, Broken::condition_type, {text(node->src(0)->type)});
   for (const Node* branch : node->src().subspan(1))
-    if (branch->type != node->type)
-      return error(node, "of type " + text(node->type) + " has a branch of type " + text(branch->type));
+    if (branch->type != node->type) return error(node, Broken::branch_type, {text(node->type), text(branch->type)});
   return {};
 }
 
 Status NodeRules::check_bitcast(const Node* node) const {
   const DType from = node->src(0)->type;
   if (from == DType::boolean || dtype_size(from) != dtype_size(node->type))
-    return error(node, "from " + text(from) + " to " + text(node->type) + " changes the size");
+    return error(node, Broken::bitcast_size, {text(from), text(node->type)});
   return {};
 }
 
 Status NodeRules::check_access(const Node* node) const {
   const bool is_load = node->op == Op::load;
   const Node* memory = node->src(0);
-  if (node->src(1)->type != DType::i64)
-    return error(node, "needs an index of type i64, not " + text(node->src(1)->type));
+  if (node->src(1)->type != DType::i64) return error(node, Broken::index_type, {text(node->src(1)->type)});
   const DType value = is_load ? node->type : node->src(2)->type;
-  if (value != memory->type)
-    return error(node, "has a value of type " + text(value) + "; the memory holds " + text(memory->type));
-  if (is_load && node->source_count == 3) return error(node, "has a mask but no value for where the mask is false");
+  if (value != memory->type) return error(node, Broken::value_type, {text(value), text(memory->type)});
+  if (is_load && node->source_count == 3) return error(node, Broken::mask_without_value);
   if (node->source_count == 4) {
     const DType mask = node->src(is_load ? 2 : 3)->type;
-    if (mask != DType::boolean) return error(node, "needs a mask of type bool, not " + text(mask));
+    if (mask != DType::boolean) return error(node, Broken::mask_type, {text(mask)});
     if (is_load && node->src(3)->type != node->type)
-      return error(node, "has a value of type " + text(node->src(3)->type) + " for where its mask is false");
+      return error(node, Broken::otherwise_type, {text(node->src(3)->type)});
   }
   if (memory->op == Op::scratch) return {};
   const Access access = kernel_.buffers[static_cast<size_t>(memory->value)].access;
-  if (is_load && access == Access::write) return error(node, "reads what is declared write-only");
-  if (!is_load && access == Access::read) return error(node, "writes what is declared read-only");
+  if (is_load && access == Access::write) return error(node, Broken::reads_write_only);
+  if (!is_load && access == Access::read) return error(node, Broken::writes_read_only);
   return {};
 }
 
 Status NodeRules::check_reduce(const Node* node) const {
-  if (node->attribute > static_cast<uint8_t>(Combine::fma)) return error(node, "has an unknown way to combine");
-  const bool is_fma = node->combine() == Combine::fma;
-  if (node->source_count != (is_fma ? 4u : 3u))
-    return error(node, is_fma ? "by fma takes init, range, a and b" : "takes init, range and one value");
+  if (node->attribute > static_cast<uint8_t>(Combine::dot)) return error(node, Broken::combine);
+  const bool is_fma = node->combine() == Combine::fma, is_dot = node->combine() == Combine::dot;
+  if (node->source_count != (is_fma || is_dot ? 4u : 3u))
+    return error(node, is_fma ? Broken::fma_sources : is_dot ? Broken::dot_sources : Broken::reduce_sources);
   const Node* range = node->src(1);
   if (range->op != Op::range || range->range_kind() != RangeKind::serial)
-    return error(node, "needs a serial range as its second source, not " + describe(range));
+    return error(node, Broken::reduce_range, {describe(range)});
+  if (is_dot) SPORKLE_RETURN_IF_ERROR(check_dot(node));
   for (const Node* source : node->src())
-    if (source != range && source->type != node->type)
-      return error(node, "of type " + text(node->type) + " has a source of type " + text(source->type));
-  if (is_fma && !is_float(node->type)) return error(node, "by fma does not exist for type " + text(node->type));
-  if (!std::has_single_bit(node->lanes) || (is_fma && node->lanes != 1))
-    return error(node, "has " + std::to_string(node->lanes) + " lanes; it takes a power of two, and 1 by fma");
+    if (!is_dot && source != range && source->type != node->type)
+      return error(node, Broken::source_type, {text(node->type), text(source->type)});
+  if (is_fma && !is_float(node->type)) return error(node, Broken::fma_type, {text(node->type)});
+  if (!std::has_single_bit(node->lanes) || ((is_fma || is_dot) && node->lanes != 1))
+    return error(node, Broken::lanes, {std::to_string(node->lanes)});
   return {};
 }
 
 Status NodeRules::check_lane_reduce(const Node* node) const {
-  if (node->attribute >= static_cast<uint8_t>(Combine::fma)) return error(node, "combines by add, max or min alone");
+  if (node->attribute >= static_cast<uint8_t>(Combine::fma)) return error(node, Broken::lane_combine);
   const Node* range = node->src(1);
   if (range->op != Op::range || range->range_kind() != RangeKind::vector)
-    return error(node, "needs a vector range as its second source, not " + describe(range));
+    return error(node, Broken::lane_range, {describe(range)});
   if (node->src(0)->type != node->type)
-    return error(node, "of type " + text(node->type) + " has a source of type " + text(node->src(0)->type));
+    return error(node, Broken::source_type, {text(node->type), text(node->src(0)->type)});
   return {};
 }
 
 Status NodeRules::check_loop(const Node* node) const {
   const Node* range = node->src(0);
-  if (range->op != Op::range) return error(node, "needs a range as its first source, not " + describe(range));
+  if (range->op != Op::range) return error(node, Broken::loop_range, {describe(range)});
   if (node->op == Op::serial_loop && range->range_kind() != RangeKind::serial)
-    return error(node, "runs in order and cannot open the thread or vector " + describe(range));
+    return error(node, Broken::serial_loop_range, {describe(range)});
   return {};
 }
 

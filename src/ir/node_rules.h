@@ -26,6 +26,7 @@ class NodeRules {
   Status check_argument(const Node* node) const;
   Status check_scratch(const Node* node) const;
   Status check_range(const Node* node) const;
+  Status check_dot(const Node* node) const;
   Status check_select(const Node* node) const;
   Status check_bitcast(const Node* node) const;
   Status check_access(const Node* node) const;

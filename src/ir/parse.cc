@@ -260,8 +260,8 @@ class Parser {
     }
     if (*op == Op::reduce || *op == Op::lane_reduce) {
       const std::string_view combine = rest.word();
-      const auto found = find_name(combine, Combine::fma, combine_name);
-      if (!found) return invalid_argument("expected add, max, min or fma, found " + shown(combine));
+      const auto found = find_name(combine, Combine::dot, combine_name);
+      if (!found) return invalid_argument("expected add, max, min, fma or dot, found " + shown(combine));
       attribute = static_cast<uint8_t>(*found);
     }
     if (*op == Op::reduce) {

@@ -180,6 +180,13 @@ class RandomKernel {
     const Node *a = value(type, depth - 1), *b = value(type, depth - 1);
     open_.pop_back();
     constexpr uint8_t fma = static_cast<uint8_t>(Combine::fma);
+    if (type == DType::i32 && chance(3)) {
+      const auto word = [&] { return value(DType::u32, depth - 1); };
+      open_.push_back(k);
+      const Node* const factors[] = {word(), word()};
+      open_.pop_back();
+      return make(Op::reduce, type, {init, k, factors[0], factors[1]}, 0, static_cast<uint8_t>(Combine::dot), 1);
+    }
     if (is_float(type) && chance(2)) return make(Op::reduce, type, {init, k, a, b}, 0, fma, 1);
     return make(Op::reduce, type, {init, k, a}, 0, static_cast<uint8_t>(below(3)), static_cast<uint8_t>(1 << below(4)));
   }
@@ -217,6 +224,7 @@ class RandomKernel {
       if (chance(3)) return make(Op::fma, type, {next(type), next(type), next(type)});
       return make(unary[below(std::size(unary))], type, {next(type)});
     }
+    if (type == DType::i32 && chance(8)) return make(Op::dot, type, {next(DType::u32), next(DType::u32), next(type)});
     static constexpr Op binary[] = {Op::add,     Op::sub,    Op::mul,     Op::div, Op::min, Op::max,
                                     Op::bit_and, Op::bit_or, Op::bit_xor, Op::mod, Op::shl, Op::shr};
     return make(binary[below(is_float(type) ? 6 : std::size(binary))], type, {next(type), next(type)});

@@ -116,6 +116,7 @@ const Rule kIntegerRules[] = {
     {"x - x", [](Example& e) { return e.raw(Op::sub, e.x(), e.x()); }},
     {"0 * x", [](Example& e) { return e.raw(Op::mul, e.number(0), e.x()); }},
     {"x * 0", [](Example& e) { return e.raw(Op::mul, e.x(), e.number(0)); }},
+    {"(x * 48) % 16", [](Example& e) { return e.raw(Op::mod, e.raw(Op::mul, e.x(), e.number(48)), e.number(16)); }},
     {"1 * x", [](Example& e) { return e.raw(Op::mul, e.number(1), e.x()); }},
     {"x * 1", [](Example& e) { return e.raw(Op::mul, e.x(), e.number(1)); }},
     {"constant * x", [](Example& e) { return e.raw(Op::mul, any(e), e.x()); }},

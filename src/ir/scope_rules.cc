@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "ir/node_rules.h"
+#include "ir/verifier_messages.h"
 
 namespace sporkle::ir {
 namespace {
@@ -26,8 +27,7 @@ class ScopeRules {
     for (const Node* statement : kernel_.body->src()) SPORKLE_RETURN_IF_ERROR(check_statement(statement, open, 1));
     // Backends may keep a range's index in one place, so a range is a loop's or a reduction's, never both.
     for (const Node* range : ranges_)
-      if (has(reduced_, range) && has(looped_, range))
-        return invalid_argument(describe(range) + " is opened by a loop and by a reduction");
+      if (has(reduced_, range) && has(looped_, range)) return broken(Broken::opened_by_both, {describe(range)});
     return {};
   }
 
@@ -51,8 +51,7 @@ class ScopeRules {
         ranges_.push_back(node);
       }
     if (ranges_.size() > kMaxRanges)
-      return invalid_argument("the kernel has " + std::to_string(ranges_.size()) + " ranges; at most " +
-                              std::to_string(kMaxRanges) + " are allowed");
+      return broken(Broken::many_ranges, {std::to_string(ranges_.size()), std::to_string(kMaxRanges)});
     words_ = (ranges_.size() + 63) / 64;
     looped_.resize(words_);
     reduced_.resize(words_);
@@ -94,16 +93,13 @@ class ScopeRules {
     return {};
   }
 
-  static Status opened_twice(const Node* range) {
-    return invalid_argument(describe(range) + " is opened again where it is open already");
-  }
+  static Status opened_twice(const Node* range) { return broken(Broken::opened_twice, {describe(range)}); }
 
   Status check_value(const Node* user, const Node* value, const RangeSet& open) const {
     const Scope& scope = scopes_.at(value);
     for (size_t word = 0; word < words_; ++word) {
       if (const uint64_t missing = scope.needed[word] & ~open[word])
-        return invalid_argument(describe(user) + " uses " + describe(ranges_[lowest_in(missing, word)]) +
-                                " outside the loop that opens it");
+        return broken(Broken::outside_its_loop, {describe(user), describe(ranges_[lowest_in(missing, word)])});
       if (const uint64_t twice = scope.opened[word] & open[word]) return opened_twice(ranges_[lowest_in(twice, word)]);
     }
     return {};
@@ -115,10 +111,8 @@ class ScopeRules {
 
   // Recursive: the depth of statements is checked first. Statements may be shared, so their visits are counted.
   Status check_statement(const Node* node, RangeSet& open, int depth) {
-    if (++visits_ > kMaxStatements)
-      return invalid_argument("the kernel has more than " + std::to_string(kMaxStatements) + " statements");
-    if (depth > kMaxLoopDepth)
-      return invalid_argument("loops and blocks nest deeper than " + std::to_string(kMaxLoopDepth));
+    if (++visits_ > kMaxStatements) return broken(Broken::many_statements, {std::to_string(kMaxStatements)});
+    if (depth > kMaxLoopDepth) return broken(Broken::deep_statements, {std::to_string(kMaxLoopDepth)});
     if (node->op == Op::store) {
       for (const Node* value : node->src().subspan(1)) SPORKLE_RETURN_IF_ERROR(check_value(node, value, open));
       return {};
@@ -131,16 +125,13 @@ class ScopeRules {
     SPORKLE_RETURN_IF_ERROR(check_value(node, range->src(0), open));
     if (has(open, range)) return opened_twice(range);
     const bool is_vector = range->range_kind() == RangeKind::vector;
-    if (is_vector && in_vector_)
-      return invalid_argument(describe(node) + " over the vector " + describe(range) +
-                              " is inside another vector loop");
+    if (is_vector && in_vector_) return broken(Broken::vector_in_vector, {describe(node), describe(range)});
     if (range->range_kind() == RangeKind::thread && (depth > 1 || kernel_.body->source_count > 1))
-      return invalid_argument(describe(node) + " over the thread " + describe(range) +
-                              " is not outermost and alone; all else must be inside it");
+      return broken(Broken::thread_not_outermost, {describe(node), describe(range)});
     const bool is_invocation = range->range_kind() == RangeKind::invocation;
     if (is_invocation && (in_vector_ || in_invocation_))
-      return invalid_argument(describe(node) + " over the invocation " + describe(range) + " is inside " +
-                              (in_vector_ ? "a vector loop" : "another invocation loop"));
+      return broken(Broken::invocation_inside,
+                    {describe(node), describe(range), in_vector_ ? "a vector loop" : "another invocation loop"});
     put(looped_, range);
     put(open, range);
     const bool outer_in_invocation = std::exchange(in_invocation_, in_invocation_ || is_invocation);

@@ -145,7 +145,7 @@ TEST(Text, ErrorsNameTheLineAndWhatWasExpected) {
       {"%0 = range serial 3\n", "line 2: ranges are defined as name#0"},
       {"i#0 = add i64 1 1\n", "line 2: ranges are defined as name#0"},
       {"i#0 = range parallel 3\n", "line 2: expected serial, thread, vector or invocation, found \"parallel\""},
-      {"i#0 = range serial 3\n%0 = reduce i64 times 0 i#0 1\n", "line 3: expected add, max, min or fma"},
+      {"i#0 = range serial 3\n%0 = reduce i64 times 0 i#0 1\n", "line 3: expected add, max, min, fma or dot"},
       {"i#0 = range serial 3\n%0 = reduce i64 add lanes=256 0 i#0 1\n", "line 3: lanes are a power of two up to 128"},
       {"i#0 = range serial 3\nloop j#0\n", "line 3: \"j#0\" was defined under another name, \"i\""},
       {"loop 1 2\n", "line 2: a loop takes one operand"},

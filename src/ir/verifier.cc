@@ -4,6 +4,7 @@
 
 #include "ir/node_rules.h"
 #include "ir/scope_rules.h"
+#include "ir/verifier_messages.h"
 
 namespace sporkle::ir {
 namespace {
@@ -14,14 +15,13 @@ constexpr int kMaxDepth = 2048;
 constexpr size_t kMaxArguments = 1024;
 
 Status check_declarations(const Kernel& kernel) {
-  if (!kernel.context) return invalid_argument("the kernel has no context");
-  if (!kernel.body || kernel.body->op != Op::block) return invalid_argument("the kernel's body is not a block");
+  if (!kernel.context) return broken(Broken::no_context);
+  if (!kernel.body || kernel.body->op != Op::block) return broken(Broken::no_block);
   if (kernel.buffers.size() > kMaxArguments || kernel.scalars.size() > kMaxArguments)
-    return invalid_argument("the kernel has more than " + std::to_string(kMaxArguments) + " buffers or scalars");
+    return broken(Broken::many_arguments, {std::to_string(kMaxArguments)});
   const auto check = [](std::string_view name, DType type) -> Status {
-    if (name.size() > kMaxNameBytes)
-      return invalid_argument("a name is longer than " + std::to_string(kMaxNameBytes) + " bytes");
-    if (type == DType::none) return invalid_argument("argument \"" + std::string(name) + "\" has no type");
+    if (name.size() > kMaxNameBytes) return broken(Broken::long_name, {std::to_string(kMaxNameBytes)});
+    if (type == DType::none) return broken(Broken::untyped_argument, {std::string(name)});
     return {};
   };
   SPORKLE_RETURN_IF_ERROR(check(kernel.name, DType::f32));
@@ -45,15 +45,13 @@ Status collect_nodes(const Node* root, std::vector<const Node*>& nodes) {
     if (visit.next_source < node->source_count) {
       const Node* source = node->src(visit.next_source++);
       if (!depth.emplace(source, 0).second) continue;
-      if (depth.size() > kMaxNodes)
-        return invalid_argument("the kernel has more than " + std::to_string(kMaxNodes) + " nodes");
+      if (depth.size() > kMaxNodes) return broken(Broken::many_nodes, {std::to_string(kMaxNodes)});
       stack.push_back({source, 0});
       continue;
     }
     int below = 0;
     for (const Node* source : node->src()) below = std::max(below, depth.at(source));
-    if (below >= kMaxDepth)
-      return invalid_argument(describe(node) + " is nested deeper than " + std::to_string(kMaxDepth) + " nodes");
+    if (below >= kMaxDepth) return broken(Broken::deep_nodes, {describe(node), std::to_string(kMaxDepth)});
     depth[node] = below + 1;
     nodes.push_back(node);
     stack.pop_back();

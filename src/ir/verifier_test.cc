@@ -2,11 +2,57 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "ir/builder.h"
 #include "ir/text.h"
+#include "ir/verifier_messages.h"
 
 namespace sporkle::ir {
 namespace {
+
+// Whether `text` holds the pieces of a form between its gaps, in their order.
+bool has_form(std::string_view text, std::string_view form) {
+  for (;;) {
+    const size_t gap = form.find("{}");
+    const size_t at = text.find(form.substr(0, gap));
+    if (at == std::string_view::npos) return false;
+    if (gap == std::string_view::npos) return true;
+    text.remove_prefix(at + gap);
+    form.remove_prefix(gap + 2);
+  }
+}
+
+// What the tests of this file heard from the verifier. When all have run, every message that it has must be among it.
+class Heard final : public testing::Environment {
+ public:
+  static void add(const Status& status) { messages().push_back(status.message()); }
+  void TearDown() override {
+    if (GTEST_FLAG_GET(filter) != "*") return;
+    for (const std::string_view form : kVerifierMessages) {
+      bool found = false;
+      for (const std::string& message : messages()) found = found || has_form(message, form);
+      EXPECT_TRUE(found) << "no test provokes the verifier's \"" << form << "\"";
+    }
+  }
+
+ private:
+  static std::vector<std::string>& messages() {
+    static std::vector<std::string> all;
+    return all;
+  }
+};
+[[maybe_unused]] testing::Environment* const kHeard = testing::AddGlobalTestEnvironment(new Heard);
+
+TEST(VerifierMessages, AreToldApart) {
+  for (const std::string_view form : kVerifierMessages) {
+    EXPECT_FALSE(form.empty());
+    EXPECT_EQ(std::ranges::count(kVerifierMessages, form), 1) << form;
+  }
+  EXPECT_TRUE(has_form("kernel \"k\": add has 1 sources; it takes 2", "{} has {} sources; it takes {}"));
+  EXPECT_FALSE(has_form("kernel \"k\": add has 1 lanes", "{} has {} sources; it takes {}"));
+}
 
 constexpr char kHeader[] = R"(kernel "k" strict
 buffer x@0 f32 read
@@ -108,6 +154,20 @@ constexpr Mistake kMistakes[] = {
      "i#0 = range serial 4\n%0 = reduce f32 fma f32:0 i#0 f32:1\nstore y@1 0 %0\n"},
     {"reduce by fma does not exist for type i64",
      "i#0 = range serial 4\n%0 = reduce i64 fma 0 i#0 1 1\nstore z@2 0 %0\n"},
+    {"reduce by dot takes init, range, a and b",
+     "i#0 = range serial 4\n%0 = reduce i32 dot i32:0 i#0 u32:1\n%1 = cast i64 %0\nstore z@2 0 %1\n"},
+    {"reduce by dot multiplies what is packed in u32, not i32",
+     "i#0 = range serial 4\n%0 = reduce i32 dot i32:0 i#0 i32:1 u32:1\n%1 = cast i64 %0\nstore z@2 0 %1\n"},
+    {"reduce by dot of bf16 rounds as the processor likes; a strict kernel cannot have it",
+     "i#0 = range serial 4\n%0 = reduce f32 dot f32:0 i#0 u32:1 u32:1\nstore y@1 0 %0\n"},
+    {"reduce by dot of type i32 adds to i64",
+     "i#0 = range serial 4\n%0 = reduce i32 dot 0 i#0 u32:1 u32:1\n%1 = cast i64 %0\nstore z@2 0 %1\n"},
+    {"reduce by dot does not exist for type i64",
+     "i#0 = range serial 4\n%0 = reduce i64 dot 0 i#0 u32:1 u32:1\nstore z@2 0 %0\n"},
+    {"dot multiplies what is packed in u32, not f32", "%0 = dot f32 f32:1 u32:1 f32:1\nstore y@1 0 %0\n"},
+    {"dot of type i32 adds to i64", "%0 = dot i32 u32:1 u32:1 1\n%1 = cast i64 %0\nstore z@2 0 %1\n"},
+    {"dot of bf16 rounds as the processor likes; a strict kernel cannot have it",
+     "%0 = dot f32 u32:1 u32:1 f32:1\nstore y@1 0 %0\n"},
     {"reduce needs a serial range as its second source, not constant", "%0 = reduce i64 add 0 4 1\nstore z@2 0 %0\n"},
     {"reduce needs a serial range as its second source, not range \"v\"",
      "v#0 = range vector 4\n%0 = reduce i64 add 0 v#0 1\nstore z@2 0 %0\n"},
@@ -115,7 +175,7 @@ constexpr Mistake kMistakes[] = {
      "i#0 = range serial 4\n%0 = reduce i64 add 0 i#0 f32:1\nstore z@2 0 %0\n"},
     {"reduce has 3 lanes; it takes a power of two",
      "i#0 = range serial 4\n%0 = reduce i64 add lanes=3 0 i#0 1\nstore z@2 0 %0\n"},
-    {"reduce has 2 lanes; it takes a power of two, and 1 by fma",
+    {"reduce has 2 lanes; it takes a power of two, and 1 by fma or dot",
      "i#0 = range serial 4\n%0 = reduce f32 fma lanes=2 f32:0 i#0 f32:1 f32:1\nstore y@1 0 %0\n"},
     {"reduce does not exist for type bool",
      "i#0 = range serial 4\n%0 = reduce bool max bool:0 i#0 bool:1\nstore z@2 0 1 %0\n"},
@@ -131,6 +191,7 @@ TEST(Verifier, EachMistakeHasItsMessage) {
   for (const Mistake& mistake : kMistakes) {
     const Result<Kernel> result = parse(std::string(kHeader) + mistake.text);
     ASSERT_FALSE(result.ok()) << mistake.text;
+    Heard::add(result.status());
     EXPECT_EQ(result.status().code(), Code::invalid_argument);
     EXPECT_NE(result.status().message().find(mistake.message), std::string::npos)
         << mistake.text << "\ngave: " << result.status().message() << "\nwanted: " << mistake.message;
@@ -174,6 +235,7 @@ class VerifierOfNodes : public testing::Test {
   void expect(std::string_view message) {
     const Status status = verify(kernel_);
     EXPECT_EQ(status.code(), Code::invalid_argument);
+    Heard::add(status);
     EXPECT_NE(status.message().find(message), std::string::npos) << status.message();
   }
 

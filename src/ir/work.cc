@@ -48,6 +48,8 @@ uint64_t own_flops(const Node* node) {
       return 1;
     case Op::fma:
       return 2;
+    case Op::dot:
+      return 4;
     case Op::exp:
     case Op::log:
     case Op::tanh:
@@ -185,7 +187,11 @@ class Planner {
       charge(range->src(0), at);
       if (is_reduce) charge(value->src(0), at);
       const int inside = scope_of(at, range, nullptr);
-      if (is_float(value->type)) scopes_[static_cast<size_t>(inside)].flops += value->combine() == Combine::fma ? 2 : 1;
+      const uint64_t of_step = !is_reduce                         ? 1
+                               : value->combine() == Combine::dot ? 4
+                               : value->combine() == Combine::fma ? 2
+                                                                  : 1;
+      if (is_float(value->type)) scopes_[static_cast<size_t>(inside)].flops += of_step;
       for (const Node* source : is_reduce ? value->src().subspan(2) : value->src().first(1)) charge(source, inside);
       return;
     }

@@ -37,8 +37,18 @@ bool reads_what_is_stored(const Node* statement, const Statements& among) {
   });
 }
 
-bool stores_to_scratch(const Node* statement) {
-  return contains(statement, [](const Node* node) { return node->op == Op::store && node->src(0)->op == Op::scratch; });
+// Whether a statement reads scratch memory that one of them stores to: it may hold a value of each iteration's own.
+bool rereads_scratch(const Statements& body) {
+  std::vector<const Node*> stored;
+  for (const Node* s : body)
+    ir::visit_post_order(s, [&](const Node* node) {
+      if (node->op == Op::store && node->src(0)->op == Op::scratch) stored.push_back(node->src(0));
+    });
+  return std::ranges::any_of(body, [&](const Node* s) {
+    return contains(s, [&](const Node* node) {
+      return node->op == Op::load && std::ranges::find(stored, node->src(0)) != stored.end();
+    });
+  });
 }
 
 class Scheduler {
@@ -107,7 +117,8 @@ class Scheduler {
       case ScheduleItem::Kind::tile:
         return split_tile(kind, range, extent, body, item, rest);
       case ScheduleItem::Kind::unroll:
-        break;  // of reductions; not among a loop's items
+      case ScheduleItem::Kind::matrix:
+        break;  // not among a loop's items
     }
     return {};
   }
@@ -219,10 +230,10 @@ class Scheduler {
   }
 
   // The iterations `copies` of a loop over `range`, interleaved statement by statement, which independence allows;
-  // loops inside run once for all copies, and stores that read what is stored become one `together`. What shares
-  // scratch memory cannot interleave and stays one copy after the other.
+  // loops inside run once for all copies, and stores that read what is stored become one `together`. What passes
+  // values through scratch memory cannot interleave and stays one copy after the other.
   Statements jam(const Statements& body, const Node* range, const std::vector<const Node*>& copies) {
-    if (std::ranges::any_of(body, stores_to_scratch) && copies.size() > 1 && !std::ranges::all_of(body, is_storing)) {
+    if (copies.size() > 1 && !std::ranges::all_of(body, is_storing) && rereads_scratch(body)) {
       Statements result;
       for (const Node* copy : copies) append(result, substitute(body, range, copy));
       return result;
@@ -276,7 +287,7 @@ Result<Lowered> apply_schedule(const ir::Kernel& kernel, const Schedule& schedul
   Schedule loops;
   Lowered lowered;
   for (const ScheduleItem& item : schedule.items) {
-    if (item.kind != ScheduleItem::Kind::unroll) loops.items.push_back(item);
+    if (item.kind != ScheduleItem::Kind::unroll && item.kind != ScheduleItem::Kind::matrix) loops.items.push_back(item);
   }
   lowered.kernel = kernel;
   Scheduler scheduler(*kernel.context, loops);

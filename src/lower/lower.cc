@@ -17,7 +17,8 @@ Status check(const char* pass, const ir::Kernel& kernel, const PassSink& seen) {
   return ir::verify(kernel).with_context(std::string("after ") + pass);
 }
 
-// A copy with a Context of its own, so that the passes may add nodes without touching the caller's.
+}  // namespace
+
 ir::Kernel clone(const ir::Kernel& kernel) {
   ir::Kernel copy = kernel;
   copy.context = std::make_shared<ir::Context>();
@@ -33,8 +34,6 @@ ir::Kernel clone(const ir::Kernel& kernel) {
   return copy;
 }
 
-}  // namespace
-
 Result<Lowered> lower(const ir::Kernel& kernel, const Schedule& schedule, const PassSink& seen) {
   const ir::Kernel expanded = ir::expand_math(clone(kernel));
   SPORKLE_RETURN_IF_ERROR(check("expand_math", expanded, seen));
@@ -49,6 +48,8 @@ Result<ir::Kernel> lower_for_gpu(const ir::Kernel& kernel, const Schedule& sched
   SPORKLE_RETURN_IF_ERROR(check_ranges(kernel, schedule));
   ir::Kernel lowered = ir::expand_math(clone(kernel));
   SPORKLE_RETURN_IF_ERROR(check("expand_math", lowered, seen));
+  lowered = expand_dot(lowered);
+  SPORKLE_RETURN_IF_ERROR(check("expand_dot", lowered, seen));
   lowered = map_to_invocations(lowered);
   SPORKLE_RETURN_IF_ERROR(check("map_to_invocations", lowered, seen));
   return lowered;

@@ -27,9 +27,12 @@ struct Lowered {
 using PassSink = std::function<void(std::string_view pass, const ir::Kernel& kernel)>;
 Result<Lowered> lower(const ir::Kernel& kernel, const Schedule& schedule, const PassSink& seen = {});
 
-// For GPUs, where an invocation runs one iteration of the thread loop: expand_math, map_to_invocations.
+// For GPUs, where an invocation runs one iteration of the thread loop: expand_math, expand_dot, map_to_invocations.
 // `schedule` must name ranges that the kernel has; its items are for CPUs and change nothing here.
 Result<ir::Kernel> lower_for_gpu(const ir::Kernel& kernel, const Schedule& schedule, const PassSink& seen = {});
+
+// A copy with a Context of its own, so that passes may add nodes without touching the caller's.
+ir::Kernel clone(const ir::Kernel& kernel);
 
 // ---- The passes, for their tests ----
 
@@ -40,6 +43,8 @@ Result<Lowered> apply_schedule(const ir::Kernel& kernel, const Schedule& schedul
 // Reductions over L lanes become one vector accumulator (or, where the reduction already runs inside a vector, L of
 // them) and a lane_reduce.
 ir::Kernel expand_lanes(const ir::Kernel& kernel);
+// Dot products of packed numbers become multiplications and additions of single ones.
+ir::Kernel expand_dot(const ir::Kernel& kernel);
 // Many small iterations: the outermost loop becomes the thread loop, joined with the loops that are all of its body
 // where their extents are known at launch and it has no loop over invocations. Vector ranges become ordinary ones and
 // lane_reduce its tree.

@@ -7,8 +7,8 @@ namespace {
 
 Status bad_item(std::string_view word, std::string_view why) {
   return invalid_argument("schedule item \"" + std::string(word) + "\": " + std::string(why) +
-                          "; known items are range:thread[BLOCK], range:vecWIDTH[xCOUNT], range:tileSIZE and "
-                          "range:unrollFACTOR");
+                          "; known items are range:thread[BLOCK], range:vecWIDTH[xCOUNT], range:tileSIZE, "
+                          "range:unrollFACTOR and range:matrixSIZE");
 }
 
 // Reads a number off the front of `text`; 0 when there is none or it is out of range.
@@ -49,6 +49,11 @@ Result<ScheduleItem> parse_item(std::string_view word) {
     item.kind = word.find(":tile") != std::string_view::npos ? ScheduleItem::Kind::tile : ScheduleItem::Kind::unroll;
     item.size = take_number(rest);
     if (item.size < 1 || item.size > 64) return bad_item(word, "the size is not from 1 to 64");
+  } else if (take_word(rest, "matrix")) {
+    item.kind = ScheduleItem::Kind::matrix;
+    item.size = take_number(rest);
+    if (item.size < 16 || item.size > 512 || (item.size & (item.size - 1)))
+      return bad_item(word, "the size is not a power of two from 16 to 512");
   } else {
     return bad_item(word, "unknown kind");
   }
@@ -88,6 +93,9 @@ std::string Schedule::text() const {
         break;
       case ScheduleItem::Kind::unroll:
         text += ":unroll" + std::to_string(item.size);
+        break;
+      case ScheduleItem::Kind::matrix:
+        text += ":matrix" + std::to_string(item.size);
         break;
     }
   }

@@ -6,6 +6,7 @@
 //   n:vec16x4      four such vectors at once where they fit
 //   m:tile6        6 iterations jammed into one, then 4, 2, 1 for what is left
 //   k:unroll4      a reduction's loop body four times per jump
+//   m:matrix128    a workgroup's matrix units take 128 iterations at once (`fast` products on GPUs; nothing elsewhere)
 //
 // No item changes the bits of a result. Names that the kernel lacks are an error. Example: "t:thread m:tile6
 // n:vec16x4".
@@ -20,7 +21,7 @@
 namespace sporkle::lower {
 
 struct ScheduleItem {
-  enum class Kind { thread, vector, tile, unroll };
+  enum class Kind { thread, vector, tile, unroll, matrix };
   std::string range;
   Kind kind;
   int size = 0;   // block (0: single iterations), vector width, tile, or unroll factor

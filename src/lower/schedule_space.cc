@@ -9,6 +9,7 @@ constexpr int kBlocks[] = {1, 16, 256, 4096};
 constexpr int kCounts[] = {1, 2, 4};
 constexpr int kTiles[] = {1, 2, 3, 4, 6, 8, 10, 12};
 constexpr int kUnrolls[] = {1, 2, 4, 8};
+constexpr int kMatrices[] = {32, 64, 128, 256};
 constexpr int kWidest = 64, kNarrowest = 2;
 
 using Choices = std::vector<std::optional<ScheduleItem>>;
@@ -42,6 +43,9 @@ Choices choices_for(const ScheduleItem& item, bool items_follow) {
     case ScheduleItem::Kind::unroll:
       for (const int size : kUnrolls) add(choices, item, size);
       break;
+    case ScheduleItem::Kind::matrix:
+      for (const int size : kMatrices) add(choices, item, size);
+      break;
   }
   return choices;
 }
@@ -71,6 +75,16 @@ Schedule ScheduleSpace::at(uint64_t index) const {
     index /= choices.size();
   }
   return schedule;
+}
+
+std::vector<uint64_t> ScheduleSpace::changes() const {
+  std::vector<uint64_t> numbers;
+  uint64_t step = 1;
+  for (const auto& choices : choices_) {
+    for (uint64_t i = 1; i < choices.size(); ++i) numbers.push_back(i * step);
+    step *= choices.size();
+  }
+  return numbers;
 }
 
 }  // namespace sporkle::lower

@@ -20,6 +20,8 @@ class ScheduleSpace {
   uint64_t size() const;
   // Number 0 is the schedule that the space was made around. index < size().
   Schedule at(uint64_t index) const;
+  // The numbers of those that differ from the first in one item: together they have every choice of every item.
+  std::vector<uint64_t> changes() const;
 
  private:
   // For each item of the schedule, what may stand in its place, itself first; nothing: the item is left out.

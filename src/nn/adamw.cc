@@ -1,5 +1,8 @@
 #include "nn/adamw.h"
 
+#include <algorithm>
+#include <array>
+
 #include "dsl/kernel.h"
 #include "tensor/kernel_call.h"
 
@@ -21,93 +24,151 @@ double power(double base, int64_t n) {
   return result;
 }
 
-struct Rates {
-  double learning_rate, decay, beta1, beta2, correction1, correction2, epsilon;
-};
+// Places in the rates.
+enum Rate : int { kRate, kKeep, kBeta1, kOther1, kBeta2, kOther2, kInverse1, kInverse2, kEpsilon, kRateCount };
 
-// value, gradient, first moment, second moment, clip (one element) -> value, first moment, second moment.
-tensor::KernelCall adamw_call(const tensor::Shape& shape, const Rates& r) {
+// Gradient, clip and guard (one element each), rates, and what the results take: value, first and second moment.
+// Elements below `decayed` decay. Each is stored when nothing reads its old value any more.
+tensor::KernelCall adamw_call(const tensor::Shape& shape, int64_t decayed) {
   tensor::KernelCall call;
   call.key = "adamw";
   call.define = [](dsl::KernelBuilder& k) {
-    const auto value = k.input(DType::f32, "value"), gradient = k.input(DType::f32, "gradient");
-    const auto first = k.input(DType::f32, "first"), second = k.input(DType::f32, "second");
-    const auto clip = k.input(DType::f32, "clip");
-    const auto new_value = k.output(DType::f32, "new_value"), new_first = k.output(DType::f32, "new_first");
-    const auto new_second = k.output(DType::f32, "new_second");
-    const Expr n = k.size("n");
-    const Expr rate = k.scalar(DType::f32, "rate"), keep = k.scalar(DType::f32, "keep");
-    const Expr beta1 = k.scalar(DType::f32, "beta1"), other1 = k.scalar(DType::f32, "other1");
-    const Expr beta2 = k.scalar(DType::f32, "beta2"), other2 = k.scalar(DType::f32, "other2");
-    const Expr inverse1 = k.scalar(DType::f32, "inverse1"), inverse2 = k.scalar(DType::f32, "inverse2");
-    const Expr epsilon = k.scalar(DType::f32, "epsilon");
+    const auto gradient = k.input(DType::f32, "gradient"), clip = k.input(DType::f32, "clip");
+    const auto guard = k.input(DType::f32, "guard"), rates = k.input(DType::f32, "rates");
+    const auto value = k.in_out(DType::f32, "value"), first = k.in_out(DType::f32, "first");
+    const auto second = k.in_out(DType::f32, "second");
+    const Expr n = k.size("n"), decayed_count = k.size("decayed");
+    const auto rate = [&](Rate which) { return rates[Expr(which)]; };
+    // 0 when everything is finite, else NaN.
+    const Expr goes = guard[0] == dsl::constant(DType::f32, 0);
     k.range("i", n, [&](Expr i) {
       const Expr g = gradient[i] * clip[0];
-      const Expr m = fma(beta1, first[i], other1 * g);
-      const Expr v = fma(beta2, second[i], other2 * g * g);
-      const Expr change = (m * inverse1) / (sqrt(v * inverse2) + epsilon);
-      new_first.store(i, m);
-      new_second.store(i, v);
-      new_value.store(i, fma(-rate, change, value[i] * keep));
+      const Expr m = fma(rate(kBeta1), first[i], rate(kOther1) * g);
+      const Expr v = fma(rate(kBeta2), second[i], rate(kOther2) * g * g);
+      const Expr change = (m * rate(kInverse1)) / (sqrt(v * rate(kInverse2)) + rate(kEpsilon));
+      const Expr kept = value[i] * select(i < decayed_count, rate(kKeep), dsl::constant(DType::f32, 1));
+      value.store(i, select(goes, fma(-rate(kRate), change, kept), value[i]));
+      second.store(i, select(goes, v, second[i]));
+      first.store(i, select(goes, m, first[i]));
     });
   };
   call.schedule = "i:thread4096 i:vec";
   call.results = {{DType::f32, shape}, {DType::f32, shape}, {DType::f32, shape}};
-  const auto number = [](double x) { return tensor::scalar_bits(DType::f32, x); };
-  call.scalars = {tensor::scalar_bits(tensor::element_count(shape)),
-                  number(r.learning_rate),
-                  number(1.0 - r.learning_rate * r.decay),
-                  number(r.beta1),
-                  number(1.0 - r.beta1),
-                  number(r.beta2),
-                  number(1.0 - r.beta2),
-                  number(1.0 / r.correction1),
-                  number(1.0 / r.correction2),
-                  number(r.epsilon)};
+  call.takes = {4, 5, 6};
+  call.scalars = {tensor::scalar_bits(tensor::element_count(shape)), tensor::scalar_bits(decayed)};
   return call;
 }
 
 }  // namespace
 
 AdamW::AdamW(tensor::Context& context, const AdamWConfig& config, std::span<const Parameter> parameters)
-    : context_(&context), config_(config) {
-  for (const Parameter& p : parameters) {
-    first_.push_back(tensor::zeros(context, p.value.shape()));
-    second_.push_back(tensor::zeros(context, p.value.shape()));
+    : context_(&context), config_(config), offsets_(parameters.size()) {
+  for (const Parameter& p : parameters) shapes_.push_back(p.value.shape());
+  for (const bool decays : {true, false})
+    for (size_t i = 0; i < parameters.size(); ++i)
+      if (parameters[i].decay == decays) order_.push_back(i);
+  std::vector<tensor::Shape> in_memory;
+  for (const size_t i : order_) in_memory.push_back(shapes_[i]);
+  const std::vector<int64_t> offsets = tensor::pack_offsets(in_memory);
+  size_ = offsets.back();
+  decayed_ = size_;
+  for (size_t i = 0; i < order_.size(); ++i) {
+    offsets_[order_[i]] = offsets[i];
+    if (!parameters[order_[i]].decay) decayed_ = std::min(decayed_, offsets[i]);
   }
+  first_ = tensor::zeros(context, {size_}).contiguous().detach();
+  second_ = tensor::zeros(context, {size_}).contiguous().detach();
 }
 
-Tensor AdamW::update(std::vector<Parameter>& parameters, std::span<const Tensor> gradients, double learning_rate) {
-  Tensor square = tensor::full(*context_, {}, 0.0);
-  for (const Tensor& gradient : gradients) square = square + tensor::sum(gradient * gradient);
-  const Tensor norm = tensor::sqrt(square);
+Tensor AdamW::packed(std::span<const Tensor> parts) const {
+  std::vector<Tensor> in_memory;
+  for (const size_t i : order_) in_memory.push_back(parts[i]);
+  return tensor::pack(in_memory);
+}
+
+Tensor AdamW::pack(std::span<const Tensor> gradients) const { return packed(gradients); }
+
+std::vector<Tensor> AdamW::views(const Tensor& packed) const {
+  std::vector<Tensor> result;
+  for (size_t i = 0; i < shapes_.size(); ++i)
+    result.push_back(packed.slice(0, offsets_[i], tensor::element_count(shapes_[i])).reshape(shapes_[i]));
+  return result;
+}
+
+Status AdamW::adopt(std::vector<Parameter>& parameters) {
+  bool adopted = given_.size() == parameters.size();
+  for (size_t i = 0; adopted && i < given_.size(); ++i) adopted = parameters[i].value.node() == given_[i].node();
+  if (adopted) return {};
+  const Tensor value = packed(values(parameters)).detach();
+  SPORKLE_RETURN_IF_ERROR(tensor::realize({value, first_}));
+  SPORKLE_RETURN_IF_ERROR(tensor::realize({second_}));  // apart, as equal moments would be one
+  value_ = value;
+  given_ = views(value_);
+  for (size_t i = 0; i < given_.size(); ++i) parameters[i].value = given_[i];
+  return {};
+}
+
+Tensor AdamW::update(std::vector<Parameter>& parameters, std::span<const Tensor> gradients, double learning_rate,
+                     const Tensor& guard) {
+  return update(parameters, pack(gradients), next_rates(learning_rate), guard);
+}
+
+Tensor AdamW::next_rates(double learning_rate) {
+  ++step_;
+  std::array<float, kRateCount> rates{};
+  const auto set = [&](Rate which, double value) { rates[which] = static_cast<float>(value); };
+  set(kRate, learning_rate);
+  set(kKeep, 1.0 - learning_rate * config_.weight_decay);
+  set(kBeta1, config_.beta1);
+  set(kOther1, 1.0 - config_.beta1);
+  set(kBeta2, config_.beta2);
+  set(kOther2, 1.0 - config_.beta2);
+  set(kInverse1, 1.0 / (1.0 - power(config_.beta1, step_)));
+  set(kInverse2, 1.0 / (1.0 - power(config_.beta2, step_)));
+  set(kEpsilon, config_.epsilon);
+  return tensor::from_host<float>(*context_, rates, {kRateCount});
+}
+
+Tensor AdamW::update(std::vector<Parameter>& parameters, const Tensor& packed_gradients, const Tensor& rates,
+                     const Tensor& guard) {
+  if (Status status = adopt(parameters); !status.ok()) return tensor::error_tensor(context_, status);
+  const Tensor norm = tensor::sqrt(tensor::sum(packed_gradients * packed_gradients));
   Tensor clip = tensor::full(*context_, {}, 1.0);
   if (config_.gradient_clip > 0) clip = tensor::minimum(clip, config_.gradient_clip / (norm + 1e-6));
-  clip = clip.contiguous();
-
-  ++step_;
-  Rates rates{learning_rate,
-              0.0,
-              config_.beta1,
-              config_.beta2,
-              1.0 - power(config_.beta1, step_),
-              1.0 - power(config_.beta2, step_),
-              config_.epsilon};
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    rates.decay = parameters[i].decay ? config_.weight_decay : 0.0;
-    const Tensor inputs[] = {parameters[i].value, gradients[i], first_[i], second_[i], clip};
-    const std::vector<Tensor> results = tensor::call_kernel(adamw_call(parameters[i].value.shape(), rates), inputs);
-    // Detached: the next step's gradients stop here.
-    parameters[i].value = results[0].detach();
-    first_[i] = results[1].detach();
-    second_[i] = results[2].detach();
-  }
+  Tensor finite = norm - norm;
+  if (guard.defined()) finite = finite + (guard - guard);
+  const Tensor inputs[] = {packed_gradients, clip, finite, rates, value_, first_, second_};
+  const std::vector<Tensor> results = tensor::call_kernel(adamw_call({size_}, decayed_), inputs);
+  // Detached: the next step's gradients stop here.
+  const Tensor state[] = {results[0].detach(), results[1].detach(), results[2].detach()};
+  set_state(parameters, state);
   return norm;
 }
 
+void AdamW::set_state(std::vector<Parameter>& parameters, std::span<const Tensor> state) {
+  value_ = state[0];
+  first_ = state[1];
+  second_ = state[2];
+  given_ = views(value_);
+  for (size_t i = 0; i < given_.size(); ++i) parameters[i].value = given_[i];
+}
+
+Status AdamW::set_moments(std::span<const Tensor> first, std::span<const Tensor> second) {
+  if (first.size() != shapes_.size() || second.size() != shapes_.size())
+    return invalid_argument("the optimiser has " + std::to_string(shapes_.size()) + " parameters, not " +
+                            std::to_string(first.size()));
+  const Tensor packed_first = packed(first).detach(), packed_second = packed(second).detach();
+  SPORKLE_RETURN_IF_ERROR(tensor::realize({packed_first}));
+  SPORKLE_RETURN_IF_ERROR(tensor::realize({packed_second}));
+  first_ = packed_first;
+  second_ = packed_second;
+  return {};
+}
+
 void AdamW::append_state(std::vector<Tensor>* tensors) const {
-  tensors->insert(tensors->end(), first_.begin(), first_.end());
-  tensors->insert(tensors->end(), second_.begin(), second_.end());
+  if (value_.defined()) tensors->push_back(value_);
+  tensors->push_back(first_);
+  tensors->push_back(second_);
 }
 
 }  // namespace sporkle::nn

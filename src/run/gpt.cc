@@ -103,20 +103,9 @@ class GptReplica : public Replica {
   std::unique_ptr<train::LanguageModel> model_;
 };
 
-train::Gpt2Shape shape_of(const train::TrainConfig& config, int32_t vocab_size) {
-  train::Gpt2Shape shape;
-  shape.layers = config.model.layers;
-  shape.heads = config.model.heads;
-  shape.width = config.model.width;
-  shape.context = config.model.context;
-  shape.vocab_size = vocab_size;
-  shape.dropout = config.model.dropout;
-  return shape;
-}
-
-uint64_t parameter_count(const train::Gpt2Shape& shape) {
+uint64_t parameter_count(const train::ModelShape& shape) {
   uint64_t total = 0;
-  for (const train::TensorShape& t : train::gpt2_parameters(shape)) {
+  for (const train::TensorShape& t : train::model_parameters(shape)) {
     uint64_t count = 1;
     for (const int64_t d : t.shape) count *= static_cast<uint64_t>(d);
     total += count;
@@ -150,7 +139,7 @@ Result<RunConfig> run_config(const train::TrainConfig& config, const train::Data
   const int32_t vocabulary = dataset.tokenizer().vocab_size();
   m.name = config.data.corpus.empty() ? config.data.path : config.data.corpus;
   m.model = encode_model({config, vocabulary});
-  m.parameter_count = parameter_count(shape_of(config, vocabulary));
+  m.parameter_count = parameter_count(train::model_shape(config, vocabulary));
   m.token_bytes = vocabulary <= 256 ? 1 : vocabulary <= 65536 ? 2 : 4;
   m.tokens_per_step = static_cast<uint64_t>(config.tokens_per_step());
   m.shard_tokens = static_cast<uint64_t>(config.model.context);
@@ -191,7 +180,7 @@ std::vector<std::byte> training_tokens(const train::Dataset& dataset, uint32_t t
 ReplicaFactory gpt_replica_factory(train::DeviceChoice choice) {
   return [choice](const RunManifest& manifest) -> Result<std::unique_ptr<Replica>> {
     SPORKLE_ASSIGN_OR_RETURN(const ModelDescription description, decode_model(manifest.model));
-    const train::Gpt2Shape shape = shape_of(description.config, description.vocab_size);
+    const train::ModelShape shape = train::model_shape(description.config, description.vocab_size);
     if (parameter_count(shape) != manifest.parameter_count)
       return invalid_argument("the run says that its model has " + std::to_string(manifest.parameter_count) +
                               " parameters, and its configuration makes " + std::to_string(parameter_count(shape)));
@@ -204,8 +193,9 @@ ReplicaFactory gpt_replica_factory(train::DeviceChoice choice) {
 Result<std::unique_ptr<GptHost>> GptHost::create(const train::TrainConfig& config, const train::Dataset& dataset,
                                                  train::DeviceChoice choice, int64_t evaluation_windows) {
   std::unique_ptr<GptHost> host(new GptHost(config, dataset, evaluation_windows));
-  SPORKLE_ASSIGN_OR_RETURN(host->model_, train::LanguageModel::create(train::model_shape(config, dataset.tokenizer()),
-                                                                      config.train, choice));
+  SPORKLE_ASSIGN_OR_RETURN(
+      host->model_,
+      train::LanguageModel::create(train::model_shape(config, dataset.tokenizer().vocab_size()), config.train, choice));
   return host;
 }
 
@@ -227,7 +217,7 @@ Result<std::string> GptHost::save_checkpoint(std::span<const float> parameters, 
   train::CheckpointContents contents;
   contents.shape = model_->shape();
   contents.tokenizer = dataset_->shared_tokenizer();
-  for (const train::TensorShape& t : train::gpt2_parameters(contents.shape)) {
+  for (const train::TensorShape& t : train::model_parameters(contents.shape)) {
     size_t count = 1;
     for (const int64_t d : t.shape) count *= static_cast<size_t>(d);
     contents.parameters.push_back({t.name, t.shape, parameters.first(count)});

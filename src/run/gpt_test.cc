@@ -8,7 +8,7 @@ namespace {
 ModelDescription tiny() {
   ModelDescription description;
   description.config.data.corpus = "kjv";
-  description.config.model = {1, 2, 16, 8, 0.0};
+  description.config.model = {.layers = 1, .heads = 2, .width = 16, .context = 8};
   description.config.train.batch_size = 2;
   description.vocab_size = 20;
   return description;

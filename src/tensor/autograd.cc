@@ -65,9 +65,22 @@ void apply_rule(const Tensor& y, const Tensor& dy, std::span<const Tensor> x, st
                                                                         : maximum_gradient(y, dy, x[0], node.dims);
       return;
     case Op::matmul:
+      if (x[0].dtype() != y.dtype()) {  // sums of 16-bit products
+        const Tensor low = dy.cast(x[0].dtype());
+        dx[0] = matmul(low, x[1].transpose(-1, -2));
+        dx[1] = matmul(x[0].transpose(-1, -2), low);
+        return;
+      }
       dx[0] = matmul(dy, x[1].transpose(-1, -2));
       dx[1] = matmul(x[0].transpose(-1, -2), dy);
       return;
+    case Op::pack: {
+      std::vector<Shape> shapes;
+      for (const Tensor& part : x) shapes.push_back(part.shape());
+      const std::vector<int64_t> offsets = pack_offsets(shapes);
+      for (size_t i = 0; i < x.size(); ++i) dx[i] = dy.slice(0, offsets[i], x[i].size()).reshape(shapes[i]);
+      return;
+    }
     default:
       return;  // sources, detach
   }
@@ -163,6 +176,7 @@ Result<std::vector<Tensor>> grad(const Tensor& loss, std::span<const Tensor> par
                               std::string(ir::dtype_name(parameter.dtype())));
   }
 
+  const GradientScope gradients_are_made;
   const uint64_t epoch = context.next_epoch();
   std::vector<Entry> entries = collect(loss.node(), parameters, epoch);
   std::vector<size_t> places;  // of the parameters

@@ -75,7 +75,8 @@ Status check(const char* name, std::span<const Tensor> operands, const BatchNorm
   const auto fail = [&](const std::string& why) {
     return invalid_argument(std::string(name) + " of images " + to_string(x.shape()) + ": " + why);
   };
-  if (x.rank() != 4 || !ir::is_float(x.dtype())) return fail("they need four axes, and f32 or f64");
+  if (x.rank() != 4 || !ir::is_float(x.dtype()) || is_16_bit(x.dtype()))
+    return fail("they need four axes, and f32 or f64");
   const Shape channels{x.extent(options.layout == Layout::nchw ? 1 : 3)};
   for (const Tensor& one : operands.subspan(1))
     if (one.shape() != channels || one.dtype() != x.dtype())

@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <bit>
 
+#include "base/log.h"
+#include "codegen/cpu_target.h"
 #include "tensor/plan_cache.h"
+#include "tune/database.h"
 
 namespace sporkle::tensor {
 namespace {
@@ -15,10 +18,13 @@ size_t size_class(size_t size_bytes) {
   return (size + step - 1) / step * step;
 }
 
-int vector_width_of(const std::string& target) {
-  if (target == "cpu:x86-64-v4") return 16;
-  if (target == "cpu:x86-64-v3") return 8;
-  return 4;
+// What `sporkle tune` has found, where it has run.
+std::shared_ptr<const tune::Database> tuned_products() {
+  Result<tune::Database> database = tune::Database::load(tune::Database::default_path());
+  if (database.ok()) return std::make_shared<tune::Database>(std::move(*database));
+  if (database.status().code() != Code::not_found)
+    log(LogLevel::warning, "tune", database.status().message() + "; ignored, `sporkle tune` writes a new one");
+  return nullptr;
 }
 
 }  // namespace
@@ -31,6 +37,12 @@ Result<std::unique_ptr<Context>> Context::open(std::string_view device_id, const
                                                ContextOptions options) {
   SPORKLE_ASSIGN_OR_RETURN(std::shared_ptr<hal::Device> device, hal::open_device(device_id, device_options));
   auto kernels = std::make_unique<cache::KernelCache>(*device);
+  if (!options.choose_product && device->info().id == "cpu")
+    if (const auto tuned = tuned_products())
+      options.choose_product = [tuned](const tune::ProductShape& shape, const tune::Processor& processor) {
+        const tune::TunedProduct* found = tuned->find(processor, shape);
+        return found ? std::optional(found->plan) : std::nullopt;
+      };
   auto context = std::make_unique<Context>(*device, *kernels, options);
   context->owned_device_ = std::move(device);
   context->owned_kernels_ = std::move(kernels);
@@ -41,12 +53,21 @@ Context::Context(hal::Device& device, cache::KernelCache& kernels, ContextOption
     : device_(&device),
       kernels_(&kernels),
       options_(std::move(options)),
-      vector_width_(vector_width_of(device.info().target)),
+      vector_width_(codegen::vector_width_of(device.info().target)),
+      processor_(tune::Processor::host(4 * vector_width_, device.info().threads)),
       plans_(std::make_unique<PlanCache>()),
       signature_(std::make_unique<GraphSignature>()) {}
 
 Context::~Context() {
   if (semaphore_) (void)semaphore_->wait(submitted_, -1);
+}
+
+tune::ProductPlan Context::plan_product(const tune::ProductShape& shape) const {
+  if (options_.choose_product) {
+    const std::optional<tune::ProductPlan> chosen = options_.choose_product(shape, processor_);
+    if (chosen && tune::plan_applies(*chosen, shape, processor_)) return *chosen;
+  }
+  return tune::preset_plan(shape, processor_);
 }
 
 Result<std::shared_ptr<Storage>> Context::allocate(size_t size_bytes) {

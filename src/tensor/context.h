@@ -6,14 +6,18 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "cache/kernel_cache.h"
 #include "hal/device.h"
 #include "hal/registry.h"
+#include "ir/kernel.h"
 #include "lower/schedule.h"
 #include "tensor/node.h"
+#include "tensor/plan.h"
+#include "tune/product_plan.h"
 
 namespace sporkle::tensor {
 
@@ -21,6 +25,11 @@ class PlanCache;
 struct GraphSignature;
 
 struct ContextOptions {
+  // What kernels may do to bits. `fast` lets products of bf16 use the processor's own instructions.
+  ir::Numerics numerics = ir::Numerics::strict;
+  // In which type products of f32 compute, with f32 sums: f32, bf16 or f16 (passes/mixed_precision.cc). Other than f32
+  // needs numerics = fast.
+  DType product_type = DType::f32;
   // False: every operation runs in a kernel of its own. The bits are the same; for tests and for finding bugs.
   bool fuse = true;
   // Graph passes to leave out, by name (passes/passes.h). The bits are the same; for tests and for finding bugs.
@@ -28,6 +37,9 @@ struct ContextOptions {
   // Which schedule a kernel runs under, from its key and the schedule it would have; asked once for each kernel. Any of
   // its lower::ScheduleSpace gives the same bits. Empty: the one it would have.
   std::function<lower::Schedule(std::string_view kernel_key, const lower::Schedule& usual)> choose_schedule;
+  // How a matrix product on a CPU runs, where it applies; else, or where it is empty, as the preset says. Any plan
+  // gives the same bits. Where this is unset, Context::open takes what `sporkle tune` has found.
+  std::function<std::optional<tune::ProductPlan>(const tune::ProductShape&, const tune::Processor&)> choose_product;
 };
 
 struct ContextCounters {
@@ -55,6 +67,14 @@ class Context {
   const ContextOptions& options() const { return options_; }
   const ContextCounters& counters() const { return counters_; }
 
+  // The most that tensors and what plans need beside them may take at once, in bytes; 0: no limit. A graph with
+  // gradients that needs more computes activations a second time; out_of_memory when that is not enough. The bits are
+  // the same.
+  void set_memory_cap(size_t bytes) { memory_cap_bytes_ = bytes; }
+  size_t memory_cap_bytes() const { return memory_cap_bytes_; }
+  // Of the plan that ran last.
+  const PlanMemory& last_plan() const { return last_plan_; }
+
   // Waits for everything submitted so far; reports a failure among it. A failure stays: the values of tensors made
   // since are unknown, so every later read reports it as well.
   Status wait();
@@ -74,11 +94,15 @@ class Context {
   Status submit(const hal::CommandBuffer& commands, uint64_t launches);
   PlanCache& plans() { return *plans_; }
   GraphSignature& signature() { return *signature_; }  // scratch of realize()
+  void set_last_plan(const PlanMemory& memory) { last_plan_ = memory; }
+  size_t in_use_bytes() const { return in_use_bytes_; }
   // A number no planning pass of this Context had before.
   uint64_t next_epoch() { return ++epoch_; }
   ContextCounters& mutable_counters() { return counters_; }
   // Of f32, on this device: what "vec" in a schedule stands for.
   int vector_width() const { return vector_width_; }
+  // How a product on a CPU is to run.
+  tune::ProductPlan plan_product(const tune::ProductShape& shape) const;
   // Whether the device runs workgroups of invocations.
   bool is_gpu() const { return device_->info().target.starts_with("vulkan:"); }
 
@@ -93,8 +117,10 @@ class Context {
   ContextOptions options_;
   ContextCounters counters_;
   int vector_width_;
+  tune::Processor processor_;
   uint64_t epoch_ = 0;
-  size_t in_use_bytes_ = 0;
+  size_t in_use_bytes_ = 0, memory_cap_bytes_ = 0;
+  PlanMemory last_plan_;
   std::map<size_t, std::vector<hal::BufferRef>> free_;  // by size
   hal::SemaphoreRef semaphore_;
   uint64_t submitted_ = 0;

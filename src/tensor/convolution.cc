@@ -102,7 +102,8 @@ Status check(const Tensor& x, const Tensor& weight, const ConvolutionOptions& o,
                             ": " + why);
   };
   if (x.rank() != 4 || weight.rank() != 4) return fail("both need four axes");
-  if (x.dtype() != weight.dtype() || !ir::is_float(x.dtype())) return fail("both must be f32, or both f64");
+  if (x.dtype() != weight.dtype() || !ir::is_float(x.dtype()) || is_16_bit(x.dtype()))
+    return fail("both must be f32, or both f64");
   if (!within(o.stride, 1) || !within(o.dilation, 1) || !within(o.padding, 0))
     return fail("stride " + to_text(o.stride) + " and dilation " + to_text(o.dilation) +
                 " must be at least 1, padding " + to_text(o.padding) + " at least 0, all at most " +

@@ -100,7 +100,8 @@ class Planner {
         entry.stored = true;
       }
       const bool own_kernel = entry.stored && !is_movement(node->op);
-      const bool reads_storage = node->op == Op::matmul || node->op == Op::call || node->op == Op::output;
+      const bool reads_storage =
+          node->op == Op::matmul || node->op == Op::call || node->op == Op::output || node->op == Op::pack;
       for (const NodeRef& input : node->inputs) {
         Entry* read = find(input.get());
         if (!read) continue;
@@ -136,6 +137,15 @@ class Planner {
         for (Node* output : entries_[static_cast<size_t>(index)].outputs) step.results[output->number] = output;
         break;
       }
+      case Op::pack: {
+        step.kind = Step::Kind::pack;
+        for (const NodeRef& input : node->inputs) {
+          View view;
+          step.reads.push_back(resolve(input.get(), &view));
+        }
+        step.results = {node};
+        break;
+      }
       case Op::matmul: {
         step.kind = Step::Kind::matmul;
         set_operands(&step);
@@ -150,6 +160,7 @@ class Planner {
         break;
       }
       default: {
+        if (node->op == Op::error) return *node->error;  // its memory was taken since this was made from it
         if (!is_inlined(node->op)) return internal_error("an operation that no kernel computes was planned");
         step.results = {node};
         SPORKLE_RETURN_IF_ERROR(build(node, node, &step.program));
@@ -252,8 +263,11 @@ class Planner {
       if (accumulator || leaf.mask >= 0) return false;
       accumulator = &leaf;
     }
-    // More than one pass over k goes through the result's memory, which must then hold the product's type.
-    if (!accumulator || accumulator->view.offset != 0 || step->node->dtype != product->dtype) return false;
+    // More than one pass over k goes through the result's memory, which must then hold the product's type. Products of
+    // 16-bit operands take care of that themselves.
+    const bool any_type = product->inputs[0]->dtype != product->dtype;
+    if (!accumulator || accumulator->view.offset != 0 || (step->node->dtype != product->dtype && !any_type))
+      return false;
     if (program.cost() > kMaxEpilogueCost || element_count(program.loops) != product->count()) return false;
 
     // The loops in the order in which they run through the product's memory.

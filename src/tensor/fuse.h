@@ -27,9 +27,9 @@ struct MatrixOperand {
 
 // One or a few launches that give nodes their storage.
 struct Step {
-  enum class Kind : uint8_t { pointwise, reduce, matmul, call };
+  enum class Kind : uint8_t { pointwise, reduce, matmul, call, pack };
   Kind kind;
-  Node* node = nullptr;              // what runs: the pointwise root, the reduction, the product, the call
+  Node* node = nullptr;              // what runs: the pointwise root, the reduction, the product, the call, the pack
   std::vector<Node*> results;        // a call's in order; null for one that nobody wants
   std::vector<Node*> reads;          // nodes whose storage the step reads
   Program program;                   // pointwise; a reduction's operand; a product's epilogue (result -1: none)

@@ -21,7 +21,21 @@ class SourceScope {
   std::source_location outer_;
 };
 
+// While it lives, nodes that this thread makes are gradients (Node::gradient).
+class GradientScope {
+ public:
+  GradientScope();
+  ~GradientScope();
+  GradientScope(const GradientScope&) = delete;
+  GradientScope& operator=(const GradientScope&) = delete;
+
+ private:
+  bool outer_;
+};
+
 NodeRef make_node(Op op, Context& context, DType dtype, const Shape& shape, std::vector<NodeRef> inputs);
+
+inline bool is_16_bit(DType type) { return type == DType::f16 || type == DType::bf16; }
 
 // The same values as a pointwise operation, which can be given storage of its own.
 Tensor copy_of(const Tensor& x);

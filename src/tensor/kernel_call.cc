@@ -1,10 +1,16 @@
 #include "tensor/kernel_call.h"
 
+#include <algorithm>
+
 #include "tensor/context.h"
 #include "tensor/graph.h"
 #include "tensor/launch.h"
 
 namespace sporkle::tensor {
+
+std::string typed_key(std::string_view name, DType type) {
+  return std::string(name) + "." + std::string(ir::dtype_name(type));
+}
 
 uint64_t scalar_bits(int64_t value) { return static_cast<uint64_t>(value); }
 uint64_t scalar_bits(DType type, double value) { return static_cast<uint64_t>(ir::constant_bits(type, value)); }
@@ -21,6 +27,15 @@ std::vector<Tensor> call_kernel(KernelCall call, std::span<const Tensor> inputs,
   Status status;
   for (const TensorSpec& spec : call.results)
     if (status.ok()) status = check_shape(spec.shape);
+  for (size_t i = 0; status.ok() && i < call.takes.size(); ++i) {
+    const int taken = call.takes[i];
+    const bool exists = i < result_count && taken < static_cast<int>(inputs.size());
+    if (exists && (taken < 0 || (inputs[static_cast<size_t>(taken)].dtype() == call.results[i].dtype &&
+                                 inputs[static_cast<size_t>(taken)].shape() == call.results[i].shape)))
+      continue;
+    status = invalid_argument("result " + std::to_string(i) + " takes input " + std::to_string(taken) +
+                              ", which does not exist or has another type or shape");
+  }
   if (status.ok()) status = parse_schedule(call.schedule, context.vector_width()).status();
   if (!status.ok()) return fail(error_tensor(&context, status.with_context(call.key)));
 
@@ -44,6 +59,7 @@ Status launch_call(Launcher& launcher, const Step& step, std::span<const std::sh
   const KernelCall& call = *step.node->call;
   std::vector<hal::Binding> bindings;
   for (size_t i = 0; i < step.reads.size(); ++i) {
+    if (std::ranges::find(call.takes, static_cast<int>(i)) != call.takes.end()) continue;
     const NodeRef& input = step.node->inputs[i];
     View view;
     resolve(input.get(), &view);

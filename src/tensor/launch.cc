@@ -20,6 +20,10 @@ Status Launcher::dispatch(const std::string& key, const std::string& schedule, c
   Status failure;
   const auto make = [&]() -> cache::KernelCache::Source {
     ir::Kernel kernel = trace();
+    if (kernel.numerics > context_.options().numerics)
+      failure = internal_error("kernel \"" + kernel.name + "\" is " + std::string(ir::numerics_name(kernel.numerics)) +
+                               " and was asked for where " +
+                               std::string(ir::numerics_name(context_.options().numerics)) + " holds");
     Result<lower::Schedule> parsed = parse_schedule(schedule, context_.vector_width());
     if (!parsed.ok()) {
       failure = parsed.status();
@@ -50,6 +54,11 @@ Status Launcher::dispatch_call(const Node& call, const std::string& key, const s
 std::shared_ptr<Storage> Launcher::allocate(size_t size_bytes) {
   buffers_.push_back(std::make_shared<PlannedBuffer>(size_bytes, static_cast<int>(buffers_.size())));
   return std::make_shared<Storage>(nullptr, buffers_.back());
+}
+
+std::shared_ptr<Storage> Launcher::part_of(const Storage& whole, size_t offset_bytes, size_t size_bytes) {
+  const int number = static_cast<const PlannedBuffer&>(*whole.buffer()).number();
+  return std::make_shared<Storage>(nullptr, std::make_shared<PlannedBuffer>(size_bytes, number, offset_bytes));
 }
 
 }  // namespace sporkle::tensor

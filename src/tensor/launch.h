@@ -17,13 +17,16 @@ namespace sporkle::tensor {
 // Memory that a plan has yet to place (passes/record.cc): it is only a name in bindings.
 class PlannedBuffer final : public hal::Buffer {
  public:
-  PlannedBuffer(size_t size_bytes, int number) : size_bytes_(size_bytes), number_(number) {}
+  // `offset_bytes`: in what it is part of, if `number` is that of another stand-in.
+  PlannedBuffer(size_t size_bytes, int number, size_t offset_bytes = 0)
+      : size_bytes_(size_bytes), offset_bytes_(offset_bytes), number_(number) {}
   size_t size_bytes() const override { return size_bytes_; }
   std::byte* host_pointer() override { return nullptr; }
+  size_t offset_bytes() const { return offset_bytes_; }
   int number() const { return number_; }
 
  private:
-  size_t size_bytes_;
+  size_t size_bytes_, offset_bytes_;
   int number_;
 };
 
@@ -47,6 +50,8 @@ class Launcher {
 
   // Memory for the commands that are recorded next: of a step's results, or between its launches.
   std::shared_ptr<Storage> allocate(size_t size_bytes);
+  // Part of what allocate() gave.
+  std::shared_ptr<Storage> part_of(const Storage& whole, size_t offset_bytes, size_t size_bytes);
 
   // ---- What was recorded ----
   const std::vector<std::shared_ptr<PlannedBuffer>>& buffers() const { return buffers_; }
@@ -70,7 +75,8 @@ Result<lower::Schedule> parse_schedule(std::string_view text, int vector_width);
 Status launch_pointwise(Launcher& launcher, const Step& step);
 Status launch_reduce(Launcher& launcher, const Step& step);
 Status launch_matmul(Launcher& launcher, const Step& step);
-Status launch_workgroup_matmul(Launcher& launcher, const Step& step);  // on a GPU
+Status launch_low_precision_matmul(Launcher& launcher, const Step& step);  // of bf16, in `fast`
+Status launch_workgroup_matmul(Launcher& launcher, const Step& step);      // on a GPU
 // `unwanted`: storage for the results that step.results has no node for, in order.
 Status launch_call(Launcher& launcher, const Step& step, std::span<const std::shared_ptr<Storage>> unwanted);
 

@@ -13,11 +13,9 @@ using dsl::KernelBuilder;
 // Column sums add this many rows in one chain, then the chains' results: a fixed order with work for several threads.
 constexpr int64_t kColumnChunk = 64;
 
-std::string typed(const char* name, DType type) { return std::string(name) + "." + std::string(ir::dtype_name(type)); }
-
 Status check_float(std::string_view what, const Tensor& x) {
-  if (ir::is_float(x.dtype())) return {};
-  return invalid_argument(std::string(what) + " needs floats, not " + std::string(ir::dtype_name(x.dtype())));
+  if (ir::is_float(x.dtype()) && !is_16_bit(x.dtype())) return {};
+  return invalid_argument(std::string(what) + " needs f32 or f64, not " + std::string(ir::dtype_name(x.dtype())));
 }
 
 Shape without_last(const Shape& shape) {
@@ -31,7 +29,7 @@ Shape without_last(const Shape& shape) {
 // x, weight, bias -> y, mean of each row, 1 / deviation of each row.
 KernelCall layer_norm_call(DType type, const Shape& shape, double epsilon) {
   KernelCall call;
-  call.key = typed("layer_norm", type);
+  call.key = typed_key("layer_norm", type);
   call.define = [type](KernelBuilder& k) {
     const Buffer x = k.input(type, "x"), weight = k.input(type, "weight"), bias = k.input(type, "bias");
     const Buffer y = k.output(type, "y"), means = k.output(type, "means"), scales = k.output(type, "scales");
@@ -62,7 +60,7 @@ KernelCall layer_norm_call(DType type, const Shape& shape, double epsilon) {
 // x, weight, means, scales, dy -> dx.
 KernelCall layer_norm_input_gradient(DType type, const Shape& shape) {
   KernelCall call;
-  call.key = typed("layer_norm_dx", type);
+  call.key = typed_key("layer_norm_dx", type);
   call.define = [type](KernelBuilder& k) {
     const Buffer x = k.input(type, "x"), weight = k.input(type, "weight"), means = k.input(type, "means");
     const Buffer scales = k.input(type, "scales"), dy = k.input(type, "dy"), dx = k.output(type, "dx");
@@ -87,7 +85,7 @@ KernelCall layer_norm_input_gradient(DType type, const Shape& shape) {
 // x, means, scales, dy -> partial sums of dy * normalised x and of dy, [chunks, n] each.
 KernelCall layer_norm_weight_gradient(DType type, const Shape& shape) {
   KernelCall call;
-  call.key = typed("layer_norm_dw", type);
+  call.key = typed_key("layer_norm_dw", type);
   call.define = [type](KernelBuilder& k) {
     const Buffer x = k.input(type, "x"), means = k.input(type, "means"), scales = k.input(type, "scales");
     const Buffer dy = k.input(type, "dy"), dweight = k.output(type, "dweight"), dbias = k.output(type, "dbias");
@@ -118,7 +116,7 @@ KernelCall layer_norm_weight_gradient(DType type, const Shape& shape) {
 
 KernelCall causal_softmax_call(DType type, const Shape& shape, double scale) {
   KernelCall call;
-  call.key = typed("causal_softmax", type);
+  call.key = typed_key("causal_softmax", type);
   call.define = [type](KernelBuilder& k) {
     const Buffer x = k.input(type, "x"), y = k.output(type, "y");
     const Expr rows = k.size("rows"), queries = k.size("queries"), keys = k.size("keys");
@@ -144,7 +142,7 @@ KernelCall causal_softmax_call(DType type, const Shape& shape, double scale) {
 // y, dy -> dx = scale * y * (dy - sum(dy * y)).
 KernelCall causal_softmax_gradient(DType type, const Shape& shape, double scale) {
   KernelCall call = causal_softmax_call(type, shape, scale);
-  call.key = typed("causal_softmax_dx", type);
+  call.key = typed_key("causal_softmax_dx", type);
   call.define = [type](KernelBuilder& k) {
     const Buffer y = k.input(type, "y"), dy = k.input(type, "dy"), dx = k.output(type, "dx");
     const Expr rows = k.size("rows"), queries = k.size("queries"), keys = k.size("keys");
@@ -159,101 +157,11 @@ KernelCall causal_softmax_gradient(DType type, const Shape& shape, double scale)
   return call;
 }
 
-// ---------------------------------------------------------------------------------------------- heads
-
-// qkv [rows, length, 3, heads, size] -> three of [rows, heads, length, size]; `backward`: the other way.
-KernelCall split_heads_call(DType type, const Shape& split, bool backward) {
-  KernelCall call;
-  call.key = typed(backward ? "split_heads_dx" : "split_heads", type);
-  call.define = [type, backward](KernelBuilder& k) {
-    std::vector<Buffer> parts;
-    if (backward)
-      for (const char* name : {"dq", "dk", "dv"}) parts.push_back(k.input(type, name));
-    const Buffer joined = backward ? k.output(type, "dqkv") : k.input(type, "qkv");
-    if (!backward)
-      for (const char* name : {"q", "k", "v"}) parts.push_back(k.output(type, name));
-    const Expr positions = k.size("positions"), length = k.size("length"), heads = k.size("heads");
-    const Expr size = k.size("size");
-    k.range("p", positions, [&](Expr p) {
-      const Expr row = p / length, position = p % length;
-      k.range("h", heads, [&](Expr h) {
-        const Expr apart = ((row * heads + h) * length + position) * size;
-        k.range("c", size, [&](Expr c) {
-          for (int part = 0; part < 3; ++part) {
-            const Buffer& one = parts[static_cast<size_t>(part)];
-            const Expr together = ((p * 3 + part) * heads + h) * size + c;
-            if (backward)
-              joined.store(together, one[apart + c]);
-            else
-              one.store(apart + c, joined[together]);
-          }
-        });
-      });
-    });
-  };
-  call.schedule = "p:thread c:vec";
-  const int64_t rows = split[0], heads = split[1], length = split[2], size = split[3];
-  if (backward)
-    call.results = {{type, {rows, length, 3 * heads * size}}};
-  else
-    call.results = {{type, split}, {type, split}, {type, split}};
-  call.scalars = {scalar_bits(rows * length), scalar_bits(length), scalar_bits(heads), scalar_bits(size)};
-  return call;
-}
-
-// ---------------------------------------------------------------------------------------------- cross-entropy
-
-// logits, targets -> loss of each row, log of the sum of exponentials of each row.
-KernelCall cross_entropy_call(DType type, const Shape& logits) {
-  KernelCall call;
-  call.key = typed("cross_entropy", type);
-  call.define = [type](KernelBuilder& k) {
-    const Buffer logits_ = k.input(type, "logits"), targets = k.input(DType::i32, "targets");
-    const Buffer losses = k.output(type, "losses"), logs = k.output(type, "logs");
-    const Expr rows = k.size("rows"), classes = k.size("classes");
-    k.range("r", rows, [&](Expr r) {
-      const Expr start = r * classes;
-      const Expr top = k.maximum("a", classes, type, [&](Expr c) { return logits_[start + c]; });
-      const Expr total = k.sum("b", classes, type, [&](Expr c) { return exp(logits_[start + c] - top); });
-      const Expr log_total = log(total) + top;
-      logs.store(r, log_total);
-      losses.store(r, log_total - logits_[start + cast(DType::i64, targets[r])]);
-    });
-  };
-  call.schedule = "r:thread";
-  const Shape rows{logits[0]};
-  call.results = {{type, rows}, {type, rows}};
-  call.scalars = {scalar_bits(logits[0]), scalar_bits(logits[1])};
-  return call;
-}
-
-// logits, targets, logs, gradient of each row's loss -> gradient of the logits.
-KernelCall cross_entropy_gradient(DType type, const Shape& logits) {
-  KernelCall call;
-  call.key = typed("cross_entropy_dx", type);
-  call.define = [type](KernelBuilder& k) {
-    const Buffer logits_ = k.input(type, "logits"), targets = k.input(DType::i32, "targets");
-    const Buffer logs = k.input(type, "logs"), g = k.input(type, "g"), dx = k.output(type, "dx");
-    const Expr rows = k.size("rows"), classes = k.size("classes");
-    k.range("r", rows, [&](Expr r) {
-      const Expr start = r * classes, target = cast(DType::i64, targets[r]);
-      k.range("c", classes, [&](Expr c) {
-        const Expr hit = select(c == target, dsl::constant(type, 1), dsl::constant(type, 0));
-        dx.store(start + c, (exp(logits_[start + c] - logs[r]) - hit) * g[r]);
-      });
-    });
-  };
-  call.schedule = "r:thread c:vec";
-  call.results = {{type, logits}};
-  call.scalars = {scalar_bits(logits[0]), scalar_bits(logits[1])};
-  return call;
-}
-
 // ---------------------------------------------------------------------------------------------- embedding
 
 KernelCall embedding_call(DType type, const Shape& result) {
   KernelCall call;
-  call.key = typed("embedding", type);
+  call.key = typed_key("embedding", type);
   call.define = [type](KernelBuilder& k) {
     const Buffer weight = k.input(type, "weight"), tokens = k.input(DType::i32, "tokens"), y = k.output(type, "y");
     const Expr count = k.size("count"), width = k.size("width");
@@ -273,7 +181,7 @@ KernelCall embedding_call(DType type, const Shape& result) {
 KernelCall embedding_gradient(DType type, const Shape& weight, int64_t count) {
   constexpr int64_t kColumns = 64;
   KernelCall call;
-  call.key = typed("embedding_dw", type);
+  call.key = typed_key("embedding_dw", type);
   call.define = [type](KernelBuilder& k) {
     const Buffer tokens = k.input(DType::i32, "tokens"), dy = k.input(type, "dy"), dw = k.in_out(type, "dw");
     const Expr rows = k.size("rows"), width = k.size("width"), n = k.size("count");
@@ -338,49 +246,6 @@ Tensor causal_softmax(const Operand& operand, double scale) {
     return call_kernel(causal_softmax_gradient(in[0].dtype(), in[0].shape(), scale), inputs);
   };
   return call_kernel(std::move(call), operands)[0];
-}
-
-Heads split_heads(const Operand& operand, int64_t heads) {
-  const SourceScope scope(operand.source());
-  const Tensor& qkv = operand;
-  Tensor failed;
-  const Tensor operands[] = {qkv};
-  if (!check_operands("split_heads", operands, &failed).ok()) return {failed, failed, failed};
-  if (Status s = check_float("split_heads", qkv); !s.ok()) failed = error_tensor(&qkv.context(), s);
-  if (qkv.rank() != 3 || heads <= 0 || qkv.extent(2) % (3 * heads) != 0)
-    failed = error_tensor(&qkv.context(),
-                          invalid_argument("split_heads needs [rows, length, 3 * width] with a width "
-                                           "that " +
-                                           std::to_string(heads) + " heads divide, not " + to_string(qkv.shape())));
-  if (failed.defined()) return {failed, failed, failed};
-  const Shape split{qkv.extent(0), heads, qkv.extent(1), qkv.extent(2) / (3 * heads)};
-  KernelCall call = split_heads_call(qkv.dtype(), split, false);
-  call.gradient = [split](std::span<const Tensor> in, std::span<const Tensor>, std::span<const Tensor> d) {
-    return call_kernel(split_heads_call(in[0].dtype(), split, true), d);
-  };
-  const std::vector<Tensor> parts = call_kernel(std::move(call), operands);
-  return {parts[0], parts[1], parts[2]};
-}
-
-Tensor cross_entropy(const Operand& operand, const Tensor& targets) {
-  const SourceScope scope(operand.source());
-  const Tensor& logits = operand;
-  Tensor failed;
-  const Tensor operands[] = {logits, targets};
-  if (!check_operands("cross_entropy", operands, &failed).ok()) return failed;
-  if (Status s = check_float("cross_entropy", logits); !s.ok()) return error_tensor(&logits.context(), s);
-  if (logits.rank() != 2 || targets.rank() != 1 || targets.extent(0) != logits.extent(0) ||
-      targets.dtype() != DType::i32)
-    return error_tensor(&logits.context(),
-                        invalid_argument("cross_entropy needs logits [rows, classes] and i32 targets [rows], not " +
-                                         to_string(logits.shape()) + " and " + to_string(targets.shape())));
-  KernelCall call = cross_entropy_call(logits.dtype(), logits.shape());
-  call.gradient = [](std::span<const Tensor> in, std::span<const Tensor> out, std::span<const Tensor> d) {
-    const Tensor inputs[] = {in[0], in[1], out[1], d[0]};
-    const Tensor dx = call_kernel(cross_entropy_gradient(in[0].dtype(), in[0].shape()), inputs)[0];
-    return std::vector<Tensor>{dx, Tensor()};
-  };
-  return mean(call_kernel(std::move(call), operands)[0]);
 }
 
 Tensor embedding(const Operand& operand, const Tensor& tokens) {

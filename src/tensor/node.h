@@ -75,6 +75,7 @@ enum class Op : uint8_t {
   matmul,
   call,    // a kernel call; its results are the `output` nodes made from it
   output,  // result `number` of input 0, a call
+  pack,    // the inputs one after the other (pack_offsets); most are computed where they lie in it
 };
 
 inline bool is_pointwise(Op op) { return op >= Op::copy && op <= Op::normal; }
@@ -127,6 +128,10 @@ struct Node {
   // Of a constant, a random number or a call, while a graph is planned: the place of its number (of its scalars) among
   // those that a plan takes anew at every run (plan.h); -1: the plan is made for this value.
   int run_time = -1;
+  // While a graph is planned: the place on the way forward; -1: on the way back (passes/recompute.cc).
+  int position = -1;
+  bool gradient = false;    // made by grad()
+  bool recomputed = false;  // a second time, to save memory
 
   Node() = default;
   ~Node();

@@ -51,7 +51,7 @@ OpCall draw_pointwise(Draw& draw, const PointwiseRow& row) {
     operand.lowest = row.accuracy.lowest;
     operand.highest = row.accuracy.highest;
     operand.negative = row.accuracy.negative;
-    operand.specials = row.accuracy.huge ? kAllSpecials : kModerateSpecials;
+    operand.specials = kAllSpecials;
     call.operands.push_back(operand);
   }
   call.apply = one([op = row.op](Operands x) { return pointwise(op, x); });
@@ -73,7 +73,6 @@ void append_pointwise_rows(std::vector<OpRow>* rows) {
     const Accuracy& a = row.accuracy;
     std::string limit = a.ulp_limit == 0 ? "0" : number_text(a.ulp_limit);
     if (a.magnitude) limit += " of \\|x\\|";
-    if (!a.huge) limit += ", \\|x\\| ≤ " + number_text(a.highest);
     rows->push_back({std::string(row.name), "pointwise", types_of(row.domain), limit, row.gradient != nullptr,
                      [&row](Draw& draw) { return draw_pointwise(draw, row); }});
   }

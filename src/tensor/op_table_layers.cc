@@ -2,6 +2,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "tensor/attention.h"
 #include "tensor/context.h"
 #include "tensor/convolution.h"
 #include "tensor/layers.h"
@@ -51,6 +52,94 @@ OpCall draw_layer_norm(Draw& draw) {
   return call;
 }
 
+OpCall draw_rms_norm(Draw& draw) {
+  Shape shape = draw.shape(1, 3);
+  if (shape[shape.rank() - 1] == 0) shape[shape.rank() - 1] = 5;
+  const int64_t width = shape[shape.rank() - 1];
+  OpCall call;
+  call.parameters = "epsilon 2^-10";
+  call.operands = {{shape, draw.type(), 0, 4, true, kModerateSpecials}, parameter({width}, draw.type())};
+  call.apply = one([](Operands x) { return rms_norm(x[0], x[1], 0x1p-10); });
+  call.ulp_limit = static_cast<double>(sum_depth(width) + 6);
+  return call;
+}
+
+OpCall draw_swiglu(Draw& draw) {
+  const Shape shape = draw.shape(0, 3);
+  OpCall call;
+  call.operands = {{shape, draw.type(), 0, 16, true, kModerateSpecials}, parameter(shape, draw.type())};
+  call.apply = one([](Operands x) { return swiglu(x[0], x[1]); });
+  call.ulp_limit = 6;
+  return call;
+}
+
+OpCall draw_rotary(Draw& draw) {
+  const bool small = draw.for_gradient();
+  const int64_t size = 2 * draw.extent(small ? 2 : 20), heads = draw.extent(small ? 2 : 3);
+  const int64_t length = draw.extent(small ? 2 : 30), rest = draw.extent_or_none(small ? 2 : 20);
+  const int64_t first = draw.integer(0, 100);
+  OpCall call;
+  call.parameters = std::to_string(heads) + " heads of " + std::to_string(size) + " from position " +
+                    std::to_string(first) + ", base 1000";
+  call.operands = {{{draw.extent_or_none(3), length, heads * size + rest}, draw.type(), 0, 0x1p20, true, kNan | kTiny}};
+  const auto turn = [=](const Tensor& x) {
+    return rotary(x, rotary_tables(x.context(), first + length, size, 1000, x.dtype()), heads, first);
+  };
+  call.apply = one([=](Operands x) { return turn(x[0]); });
+  call.ulp_limit = 4;
+  // The length of the pair.
+  call.magnitude = one([=](Operands x) {
+    const Tensor turned = x[0].slice(2, 0, heads * size).reshape({x[0].extent(0), length, heads, 2, size / 2});
+    const Tensor pair = sum(abs(turned), {3}, true).expand(turned.shape());
+    const Tensor all = pair.reshape({x[0].extent(0), length, heads * size});
+    return rest == 0 ? all : concatenate(all, abs(x[0].slice(2, heads * size, rest)), 2);
+  });
+  return call;
+}
+
+// Sizes are few: each is a kernel of its own.
+AttentionOptions draw_attention_options(Draw& draw, OpCall* call) {
+  AttentionOptions options{.scale = 0.25};
+  if (draw.chance(0.3)) options.dropout = 0.25;
+  options.key = {draw.bits() >> 32, 1, 2};
+  call->parameters = "scale 0.25, dropout " + std::to_string(options.dropout);
+  return options;
+}
+double attention_limit(int64_t keys, int64_t size) { return static_cast<double>(keys + (size + 2) * size / 2 + 24); }
+
+OpCall draw_attention(Draw& draw) {
+  const bool small = draw.for_gradient();
+  const int64_t kv_heads = draw.extent(2), heads = kv_heads * draw.extent(small ? 2 : 3);
+  const int64_t queries = draw.extent(small ? 3 : 70), size = draw.one_of<int64_t>({2, 16});
+  const int64_t keys = queries + (draw.chance(0.6) ? 0 : draw.extent(small ? 2 : 40)), rows = draw.extent(2);
+  const OperandSpec of_keys{{rows, kv_heads, keys, size}, draw.type(), 0, 1, true, kNoSpecials, false};
+  OpCall call;
+  const AttentionOptions options = draw_attention_options(draw, &call);
+  call.operands = {{{rows, heads, queries, size}, draw.type(), 0, 1, true, kNoSpecials, false}, of_keys, of_keys};
+  call.apply = one([=](Operands x) { return attention(x[0], x[1], x[2], options); });
+  call.ulp_limit = attention_limit(keys, size);
+  call.magnitude = one([=](Operands x) { return attention(x[0], x[1], abs(x[2]), options); });
+  return call;
+}
+
+OpCall draw_packed_attention(Draw& draw) {
+  const bool small = draw.for_gradient();
+  const int64_t kv_heads = draw.extent(2), heads = kv_heads * draw.extent(2);
+  const int64_t length = draw.extent(small ? 3 : 70), size = draw.one_of<int64_t>({2, 16}), rows = draw.extent(2);
+  OpCall call;
+  const AttentionOptions options = draw_attention_options(draw, &call);
+  call.parameters += ", " + std::to_string(heads) + " heads over " + std::to_string(kv_heads);
+  call.operands = {{{rows, length, (heads + 2 * kv_heads) * size}, draw.type(), 0, 1, true, kNoSpecials, false}};
+  call.apply = one([=](Operands x) { return packed_attention(x[0], heads, kv_heads, options); });
+  call.ulp_limit = attention_limit(length, size);
+  call.magnitude = one([=](Operands x) {
+    const int64_t width = (heads + kv_heads) * size;
+    const Tensor positive = concatenate(x[0].slice(2, 0, width), abs(x[0].slice(2, width, kv_heads * size)), 2);
+    return packed_attention(positive, heads, kv_heads, options);
+  });
+  return call;
+}
+
 OpCall draw_causal_softmax(Draw& draw) {
   Shape shape = draw.shape(0, 2);
   const int64_t queries = draw.extent(draw.for_gradient() ? 3 : 20);
@@ -75,24 +164,27 @@ OpCall draw_cross_entropy(Draw& draw) {
   return call;
 }
 
+OpCall draw_linear_cross_entropy(Draw& draw) {
+  const bool small = draw.for_gradient();
+  const int64_t rows = draw.extent(small ? 3 : 40), classes = draw.extent(small ? 4 : 90),
+                width = draw.extent(small ? 2 : 20);
+  OpCall call;
+  call.operands = {{{rows, width}, draw.type(), 0, 1, true, kTiny},
+                   {{classes, width}, draw.type(), 0, 1, true, kTiny},
+                   choices({rows}, classes)};
+  call.apply = one([](Operands x) { return linear_cross_entropy(x[0], x[1], x[2]); });
+  call.ulp_limit = static_cast<double>(width + sum_depth(classes) + sum_depth(rows) + 8);
+  call.magnitude = one([](Operands x) {
+    return linear_cross_entropy(x[0], x[1], x[2]) + max(matmul(abs(x[0]), abs(x[1]).transpose(0, 1))) * 2.0 + 1.0;
+  });
+  return call;
+}
+
 OpCall draw_embedding(Draw& draw) {
   const int64_t rows = draw.extent(draw.for_gradient() ? 3 : 50), width = draw.extent(draw.for_gradient() ? 4 : 70);
   OpCall call;
   call.operands = {{{rows, width}, draw.type(), 0, 0x1p100, true, kAllSpecials}, choices(draw.shape(0, 2), rows)};
   call.apply = one([](Operands x) { return embedding(x[0], x[1]); });
-  return call;
-}
-
-OpCall draw_split_heads(Draw& draw) {
-  const int64_t heads = draw.extent(3), size = draw.extent(draw.for_gradient() ? 1 : 17);
-  const Shape shape{draw.extent_or_none(3), draw.extent(draw.for_gradient() ? 2 : 20), 3 * heads * size};
-  OpCall call;
-  call.parameters = std::to_string(heads) + " heads";
-  call.operands = {{shape, draw.type(), 0, 0x1p100, true, kAllSpecials}};
-  call.apply = [heads](Operands x) {
-    const Heads parts = split_heads(x[0], heads);
-    return Tensors{parts.queries, parts.keys, parts.values};
-  };
   return call;
 }
 
@@ -263,11 +355,20 @@ OpCall draw_dropout(Draw& draw) {
 void append_layer_rows(std::vector<OpRow>* rows) {
   rows->push_back({"layer_norm", "layers", kReal, "2 depth(n) + 8 of (\\|x\\| + mean \\|x\\|) / σ · \\|w\\| + \\|b\\|",
                    true, draw_layer_norm});
+  rows->push_back({"rms_norm", "layers", kReal, "depth(n) + 6", true, draw_rms_norm});
+  rows->push_back({"swiglu", "layers", kReal, "6", true, draw_swiglu});
+  rows->push_back({"rotary", "layers", kReal, "4 of the pair's \\|x\\| + \\|y\\|", true, draw_rotary});
+  rows->push_back({"attention", "layers", kReal,
+                   "keys + (size + 2) · size / 2 + 24 of the mean of \\|v\\|, \\|q\\|, \\|k\\| ≤ 1", true,
+                   draw_attention});
+  rows->push_back({"packed_attention", "layers", kReal, "the same", true, draw_packed_attention});
   rows->push_back({"causal_softmax", "layers", kReal, "depth(n) + 20, \\|x\\| ≤ 4", true, draw_causal_softmax});
   rows->push_back({"cross_entropy", "layers", kReal, "depth(classes) + depth(rows) + 8 of 1 + loss + 2 max \\|x\\|",
                    true, draw_cross_entropy});
+  rows->push_back({"linear_cross_entropy", "layers", kReal,
+                   "width + depth(classes) + depth(rows) + 8 of 1 + loss + 2 max \\|x\\| · \\|w\\|", true,
+                   draw_linear_cross_entropy});
   rows->push_back({"embedding", "layers", kReal, "0", true, draw_embedding});
-  rows->push_back({"split_heads", "layers", kReal, "0", true, draw_split_heads});
 
   rows->push_back(
       {"conv2d", "images", kReal, "taps (+ 1 with bias) of \\|x\\| ∗ \\|w\\| + \\|b\\|", true, draw_convolution});

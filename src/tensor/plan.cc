@@ -57,6 +57,7 @@ Result<std::vector<std::shared_ptr<Storage>>> Plan::run(Context& context, const 
     std::get<hal::DispatchCommand>(all[use.command]).scalars = *inputs.scalars[static_cast<size_t>(use.call)];
   const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
   context.mutable_counters().host_seconds += taken.count();
+  context.set_last_plan(memory);
   SPORKLE_RETURN_IF_ERROR(context.submit(commands, launches));
 
   std::vector<std::shared_ptr<Storage>> values;

@@ -38,6 +38,11 @@ struct PlanMemory {
   size_t arena_bytes = 0;      // intermediate values, which share memory by lifetime
   size_t result_bytes = 0;     // of roots that get memory of their own
   size_t unplanned_bytes = 0;  // what intermediate values would take if none shared
+  size_t leaf_bytes = 0;       // of data that it reads
+  int keep_every = 0;          // how activations are computed again (passes/passes.h); 0: none are
+  // Of intermediate values, while each root is computed, in the order of the roots: at a loss, what the way back needs
+  // of the way forward.
+  std::vector<size_t> live_bytes;
 };
 
 class Plan {

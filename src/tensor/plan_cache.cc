@@ -87,7 +87,7 @@ void GraphSignature::append_node(Node& node, int index) {
   const auto head = [](const Node& n) {
     return static_cast<uint64_t>(n.op) | static_cast<uint64_t>(n.dtype) << 8 |
            static_cast<uint64_t>(n.shape.rank()) << 16 | static_cast<uint64_t>(n.dims.rank()) << 24 |
-           static_cast<uint64_t>(n.inputs.size()) << 32;
+           static_cast<uint64_t>(n.inputs.size()) << 32 | static_cast<uint64_t>(n.gradient) << 63;
   };
   words.push_back(head(node));
   words.push_back(reinterpret_cast<uintptr_t>(node.source.file_name()) * 31 + node.source.line());
@@ -114,6 +114,12 @@ void GraphSignature::append_node(Node& node, int index) {
       for (const TensorSpec& result : node.call->results) {
         words.push_back(static_cast<uint64_t>(result.dtype) << 8 | static_cast<uint64_t>(result.shape.rank()));
         append(result.shape);
+      }
+      for (const int taken : node.call->takes) {
+        // Whether the memory is nobody else's.
+        View view;
+        const Node* base = taken < 0 ? nullptr : resolve(node.inputs[static_cast<size_t>(taken)].get(), &view);
+        words.push_back(static_cast<uint64_t>(taken + 1) << 1 | (base && base->storage.use_count() == 1));
       }
       break;
     default:
@@ -142,6 +148,7 @@ void GraphSignature::read(Context& context, std::span<const NodeRef> roots) {
   calls_.clear();
   folds_.clear();
   const uint64_t epoch = context.next_epoch();
+  words.push_back(context.memory_cap_bytes());
   int count = 0;
   const auto enter = [&](Node* node) {
     if (node->epoch == epoch) return;
@@ -165,18 +172,18 @@ void GraphSignature::read(Context& context, std::span<const NodeRef> roots) {
   }
 }
 
-Plan* PlanCache::find(const GraphSignature& signature) {
+std::shared_ptr<Plan> PlanCache::find(const GraphSignature& signature) {
   const uint64_t hash = hash_of(signature.words);
   const auto [begin, end] = by_hash_.equal_range(hash);
   for (auto it = begin; it != end; ++it) {
     if (it->second->words != signature.words) continue;
     entries_.splice(entries_.begin(), entries_, it->second);
-    return it->second->plan.get();
+    return it->second->plan;
   }
   return nullptr;
 }
 
-Plan* PlanCache::insert(const GraphSignature& signature, std::unique_ptr<Plan> plan) {
+std::shared_ptr<Plan> PlanCache::insert(const GraphSignature& signature, std::shared_ptr<Plan> plan) {
   if (is_full()) {
     const auto last = std::prev(entries_.end());
     const auto [begin, end] = by_hash_.equal_range(last->hash);
@@ -189,7 +196,7 @@ Plan* PlanCache::insert(const GraphSignature& signature, std::unique_ptr<Plan> p
   }
   entries_.push_front({hash_of(signature.words), signature.words, std::move(plan)});
   by_hash_.emplace(entries_.front().hash, entries_.begin());
-  return entries_.front().plan.get();
+  return entries_.front().plan;
 }
 
 void PlanCache::forget_buffers() {

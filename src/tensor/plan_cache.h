@@ -54,9 +54,9 @@ struct GraphSignature {
 class PlanCache {
  public:
   // The plan for a graph of this structure, or null.
-  Plan* find(const GraphSignature& signature);
+  std::shared_ptr<Plan> find(const GraphSignature& signature);
   // Keeps a plan; the least recently used one goes. The device must be done with that.
-  Plan* insert(const GraphSignature& signature, std::unique_ptr<Plan> plan);
+  std::shared_ptr<Plan> insert(const GraphSignature& signature, std::shared_ptr<Plan> plan);
   bool is_full() const { return entries_.size() >= kMost; }
   void forget_buffers();
 
@@ -65,7 +65,7 @@ class PlanCache {
   struct Entry {
     uint64_t hash;
     std::vector<uint64_t> words;
-    std::unique_ptr<Plan> plan;
+    std::shared_ptr<Plan> plan;
   };
   std::list<Entry> entries_;  // the most recently used first
   std::unordered_multimap<uint64_t, std::list<Entry>::iterator> by_hash_;

@@ -41,11 +41,7 @@ void gradient_gelu(const Tensor&, const Tensor& dy, std::span<const Tensor> x, s
 }
 
 // The operands of the random operations: element number (i64), counter (u32), key (u32).
-Expr compute_uniform(KernelBuilder&, const Expr* x, DType type) {
-  Expr low = dsl::cast(DType::u32, x[0]), high = x[1];
-  philox2x32(&low, &high, x[2]);
-  return dsl::cast(type, dsl::cast(DType::i32, low >> 8)) * dsl::constant(type, 0x1p-24);
-}
+Expr compute_uniform(KernelBuilder&, const Expr* x, DType type) { return uniform_element(x[0], x[1], x[2], type); }
 
 Expr compute_normal(KernelBuilder&, const Expr* x, DType type) {
   Expr low = dsl::cast(DType::u32, x[0]), high = x[1];
@@ -128,7 +124,7 @@ constexpr Accuracy kSqrt{.negative = false};
 constexpr Accuracy kExp{.ulp_limit = 1, .highest = 87};
 constexpr Accuracy kLog{.ulp_limit = 1, .lowest = 0x1p-100, .negative = false};
 constexpr Accuracy kTanh{.ulp_limit = 2.6};
-constexpr Accuracy kSine{.ulp_limit = 2, .highest = 0x1p13, .huge = false};
+constexpr Accuracy kSine{.ulp_limit = 2};
 constexpr Accuracy kErf{.ulp_limit = 1.1};
 constexpr Accuracy kRsqrt{.ulp_limit = 0.501, .lowest = 0x1p-149, .negative = false};
 constexpr Accuracy kGelu{.ulp_limit = 6, .magnitude = [](Operands x) { return abs(x[0]); }};
@@ -142,8 +138,8 @@ constexpr PointwiseRow kTable[] = {
     {Op::exp, "exp", 1, Domain::real, false, 16, unary<ir::Op::exp>, gradient_exp, kExp},
     {Op::log, "log", 1, Domain::real, false, 20, unary<ir::Op::log>, gradient_log, kLog},
     {Op::tanh, "tanh", 1, Domain::real, false, 24, unary<ir::Op::tanh>, gradient_tanh, kTanh},
-    {Op::sin, "sin", 1, Domain::real, false, 20, unary<ir::Op::sin>, gradient_sin, kSine},
-    {Op::cos, "cos", 1, Domain::real, false, 20, unary<ir::Op::cos>, gradient_cos, kSine},
+    {Op::sin, "sin", 1, Domain::real, false, 60, unary<ir::Op::sin>, gradient_sin, kSine},
+    {Op::cos, "cos", 1, Domain::real, false, 60, unary<ir::Op::cos>, gradient_cos, kSine},
     {Op::erf, "erf", 1, Domain::real, false, 40, unary<ir::Op::erf>, gradient_erf, kErf},
     {Op::rsqrt, "rsqrt", 1, Domain::real, false, 24, unary<ir::Op::rsqrt>, gradient_rsqrt, kRsqrt},
     {Op::gelu, "gelu", 1, Domain::real, false, 30, compute_gelu, gradient_gelu, kGelu},
@@ -198,6 +194,13 @@ Tensor pointwise(Op op, std::span<const Tensor> x) {
   if (row.domain == Domain::number && type == DType::boolean) return wrong("booleans are no numbers; cast them");
   if (row.domain == Domain::real && !ir::is_float(type)) return wrong("needs f32 or f64; cast");
   if (row.domain == Domain::boolean && type != DType::boolean) return wrong("needs booleans");
+
+  if (is_16_bit(type) && op != Op::copy && op != Op::where) {  // computed in f32, rounded once
+    std::array<Tensor, 3> wide;
+    for (size_t i = 0; i < operands.size(); ++i) wide[i] = x[i].cast(DType::f32);
+    const Tensor result = pointwise(op, std::span<const Tensor>(wide));
+    return row.compares ? result : result.cast(type);
+  }
 
   Shape shape = x[0].shape();
   for (size_t i = 1; i < operands.size(); ++i) {

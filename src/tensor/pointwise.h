@@ -19,7 +19,6 @@ struct Accuracy {
   double ulp_limit = 0;  // units in the last place; 0: correctly rounded
   double lowest = 0, highest = 0x1p100;
   bool negative = true;
-  bool huge = true;  // the limit holds for the largest numbers as well
   // What the limit's units are taken at where results cancel, from operands in f64. Null: the exact result.
   Tensor (*magnitude)(std::span<const Tensor> x) = nullptr;
 };

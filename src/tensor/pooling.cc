@@ -164,7 +164,8 @@ Status check(const char* name, const Tensor& x, const PoolOptions& o) {
   const auto fail = [&](const std::string& why) {
     return invalid_argument(std::string(name) + " of images " + to_string(x.shape()) + ": " + why);
   };
-  if (x.rank() != 4 || !ir::is_float(x.dtype())) return fail("they need four axes, and f32 or f64");
+  if (x.rank() != 4 || !ir::is_float(x.dtype()) || is_16_bit(x.dtype()))
+    return fail("they need four axes, and f32 or f64");
   for (const auto& [window, stride, padding] : {std::array{o.window.height, o.stride.height, o.padding.height},
                                                 std::array{o.window.width, o.stride.width, o.padding.width}})
     if (window < 1 || stride < 1 || padding < 0 || padding > window / 2 || std::max(window, stride) > kMaxOption)

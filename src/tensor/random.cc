@@ -25,12 +25,22 @@ Tensor random(Op op, Context& context, const Shape& shape, RandomKey key, DType 
     return error_tensor(&context, invalid_argument("a random tensor has at most 2^32 elements, not " +
                                                    std::to_string(element_count(shape))));
   NodeRef node = make_node(op, context, type, shape, {});
-  constexpr uint64_t kGolden = 0x9E3779B97F4A7C15u;
-  node->number = mix(mix(mix(key.seed + kGolden) ^ (key.stream + 2 * kGolden)) ^ (key.step + 3 * kGolden));
+  node->number = stream_bits(key);
   return Tensor(std::move(node));
 }
 
 }  // namespace
+
+uint64_t stream_bits(RandomKey key) {
+  constexpr uint64_t kGolden = 0x9E3779B97F4A7C15u;
+  return mix(mix(mix(key.seed + kGolden) ^ (key.stream + 2 * kGolden)) ^ (key.step + 3 * kGolden));
+}
+
+dsl::Expr uniform_element(dsl::Expr number, dsl::Expr counter_high, dsl::Expr philox_key, DType type) {
+  dsl::Expr low = dsl::cast(DType::u32, number), high = counter_high;
+  philox2x32(&low, &high, philox_key);
+  return dsl::cast(type, dsl::cast(DType::i32, low >> 8)) * dsl::constant(type, 0x1p-24);
+}
 
 Philox philox2x32(uint32_t low, uint32_t high, uint32_t key) {
   for (int round = 0; round < kRounds; ++round) {

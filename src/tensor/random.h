@@ -34,4 +34,9 @@ struct Philox {
 Philox philox2x32(uint32_t counter_low, uint32_t counter_high, uint32_t key);
 void philox2x32(dsl::Expr* counter_low, dsl::Expr* counter_high, dsl::Expr key);
 
+// For kernels that make the numbers of uniform() themselves: the counter's high half above Philox's key, and element
+// `number` (i64) of the tensor.
+uint64_t stream_bits(RandomKey key);
+dsl::Expr uniform_element(dsl::Expr number, dsl::Expr counter_high, dsl::Expr philox_key, DType type);
+
 }  // namespace sporkle::tensor

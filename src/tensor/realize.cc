@@ -1,5 +1,7 @@
 // Running a graph: an earlier plan for one of its structure, or a new one; one submission.
+#include <algorithm>
 #include <chrono>
+#include <cstdint>
 
 #include "base/format_units.h"
 #include "base/log.h"
@@ -12,11 +14,15 @@
 namespace sporkle::tensor {
 namespace {
 
-Result<std::unique_ptr<Plan>> make_plan(Context& context, std::span<const NodeRef> wanted, const PlanInputs& inputs) {
+std::string bytes_text(size_t bytes) { return format_bytes(static_cast<double>(bytes)); }
+
+Result<std::unique_ptr<Plan>> make_plan(Context& context, std::span<const NodeRef> wanted, const PlanInputs& inputs,
+                                        int keep_every) {
   const auto start = std::chrono::steady_clock::now();
   const int64_t start_ns = trace::on() ? trace::now_ns() : 0;
   Planning planning(Graph(context, wanted));
   planning.inputs = &inputs;
+  planning.keep_every = keep_every;
   SPORKLE_RETURN_IF_ERROR(run_passes(&planning));
   ++context.mutable_counters().plans;
   if (debug_level() >= 2) {
@@ -24,14 +30,31 @@ Result<std::unique_ptr<Plan>> make_plan(Context& context, std::span<const NodeRe
     const PlanMemory& memory = planning.plan->memory;
     log(LogLevel::info, "plan",
         format_fixed(taken.count(), 3) + " ms for " + std::to_string(planning.steps.size()) + " steps, " +
-            std::to_string(planning.plan->launches) + " launches; " +
-            format_bytes(static_cast<double>(memory.arena_bytes)) + " for intermediate values of " +
-            format_bytes(static_cast<double>(memory.unplanned_bytes)) + ", " +
-            format_bytes(static_cast<double>(memory.result_bytes)) + " for results");
+            std::to_string(planning.plan->launches) + " launches; " + bytes_text(memory.arena_bytes) +
+            " for intermediate values of " + bytes_text(memory.unplanned_bytes) + ", " +
+            bytes_text(memory.result_bytes) + " for results");
   }
   if (trace::on())
     trace::event("plan", "plan", start_ns, trace::now_ns(), JsonObject().add("steps", planning.steps.size()));
   return std::move(planning.plan);
+}
+
+// The plan that computes the least twice of those that fit the memory cap.
+Result<std::unique_ptr<Plan>> make_plan_under_cap(Context& context, std::span<const NodeRef> wanted,
+                                                  const PlanInputs& inputs) {
+  constexpr int kSparsest = 16;
+  const size_t cap = context.memory_cap_bytes();
+  size_t least = SIZE_MAX;
+  for (int keep_every = 0; keep_every <= kSparsest; keep_every = std::max(1, 2 * keep_every)) {
+    SPORKLE_ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan, make_plan(context, wanted, inputs, keep_every));
+    const size_t needed = context.in_use_bytes() + plan->memory.arena_bytes + plan->memory.result_bytes;
+    if (cap == 0 || needed <= cap) return plan;
+    least = std::min(least, needed);
+  }
+  return Status(Code::out_of_memory, "the memory cap is " + bytes_text(cap) + ", and this computation needs " +
+                                         bytes_text(least) + " even where it computes activations again (" +
+                                         bytes_text(context.in_use_bytes()) +
+                                         " of it is data); raise the cap, or take a smaller batch or model");
 }
 
 // Computes `wanted` (no movements, no errors, without storage). When something fails none of them gets storage.
@@ -39,9 +62,9 @@ Status compute(Context& context, std::span<const NodeRef> wanted) {
   const auto start = std::chrono::steady_clock::now();
   GraphSignature& signature = context.signature();
   signature.read(context, wanted);
-  Plan* plan = context.plans().find(signature);
+  std::shared_ptr<Plan> plan = context.plans().find(signature);
   if (!plan) {
-    SPORKLE_ASSIGN_OR_RETURN(std::unique_ptr<Plan> made, make_plan(context, wanted, signature.inputs));
+    SPORKLE_ASSIGN_OR_RETURN(std::unique_ptr<Plan> made, make_plan_under_cap(context, wanted, signature.inputs));
     // The one that gives way may still be read by the device; a failure there shows when this one is run.
     if (context.plans().is_full()) (void)context.wait();
     plan = context.plans().insert(signature, std::move(made));

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "codegen/cpu_target.h"
+#include "ir/float16.h"
 #include "tensor/context.h"
 #include "tensor/graph.h"
 
@@ -48,6 +50,13 @@ SourceScope::SourceScope(const std::source_location& source) : outer_(current_so
 }
 SourceScope::~SourceScope() { current_source = outer_; }
 
+namespace {
+thread_local bool making_gradients = false;
+}
+
+GradientScope::GradientScope() : outer_(making_gradients) { making_gradients = true; }
+GradientScope::~GradientScope() { making_gradients = outer_; }
+
 NodeRef make_node(Op op, Context& context, DType dtype, const Shape& shape, std::vector<NodeRef> inputs) {
   NodeRef node = std::make_shared<Node>();
   node->op = op;
@@ -56,6 +65,7 @@ NodeRef make_node(Op op, Context& context, DType dtype, const Shape& shape, std:
   node->context = &context;
   node->inputs = std::move(inputs);
   node->source = current_source;
+  node->gradient = making_gradients;
   return node;
 }
 
@@ -239,9 +249,9 @@ Tensor Tensor::cast(DType type, std::source_location source) const {
   const SourceScope scope(source);
   if (!ok()) return defined() ? *this : error_tensor(nullptr, status());
   if (type == dtype()) return *this;
-  if (type != DType::f32 && type != DType::f64 && type != DType::i32 && type != DType::boolean)
+  if (!ir::is_float(type) && type != DType::i32 && type != DType::boolean)
     return error_tensor(&context(), invalid_argument("cast: tensors of " + std::string(ir::dtype_name(type)) +
-                                                     " do not exist; use f32, f64, i32 or bool"));
+                                                     " do not exist; use f32, f64, f16, bf16, i32 or bool"));
   if (type == DType::boolean) return not_equal(*this, full_like(*this, 0.0));
   return Tensor(make_node(Op::cast, context(), type, shape(), {node_}));
 }
@@ -306,6 +316,7 @@ Tensor reduce(std::string_view name, ir::Combine combine, const Tensor& x, const
   if (!check_operands(name, {&x, 1}, &failed).ok()) return failed;
   if (x.dtype() == DType::boolean)
     return error_tensor(&x.context(), invalid_argument(std::string(name) + ": booleans have none; cast them first"));
+  if (is_16_bit(x.dtype())) return reduce(name, combine, x.cast(DType::f32), axes, keep_axes).cast(x.dtype());
   std::array<bool, kMaxRank> reduced{};
   for (int64_t axis : axes) {
     int a = static_cast<int>(axis);
@@ -360,6 +371,7 @@ Tensor max(const Operand& x, const Dims& axes, bool keep_axes) {
 Tensor mean(const Operand& operand, const Dims& axes, bool keep_axes) {
   const SourceScope scope(operand.source());
   const Tensor& x = operand;
+  if (is_16_bit(x.dtype())) return mean(x.cast(DType::f32), axes, keep_axes).cast(x.dtype());
   const Tensor total = sum(x, axes, keep_axes);
   if (!total.ok()) return total;
   if (!ir::is_float(x.dtype()))
@@ -387,7 +399,13 @@ Tensor with_rows_in_memory(const Tensor& a, int64_t columns) {
 
 }  // namespace
 
-Tensor matmul(const Operand& left_operand, const Tensor& b) {
+Tensor matmul(const Operand& a, const Tensor& b) {
+  const SourceScope scope(a.source());
+  const Tensor product = matmul_to_f32(a, b);
+  return product.ok() && is_16_bit(a.tensor().dtype()) ? product.cast(a.tensor().dtype()) : product;
+}
+
+Tensor matmul_to_f32(const Operand& left_operand, const Tensor& b) {
   const SourceScope scope(left_operand.source());
   const Tensor& a = left_operand;
   Tensor failed;
@@ -397,11 +415,15 @@ Tensor matmul(const Operand& left_operand, const Tensor& b) {
                         invalid_argument("matmul: " + describe(a) + " x " + describe(b) + ": " + std::string(why)));
   };
   if (a.rank() < 2 || b.rank() < 2) return mismatch("both operands need two axes or more");
-  if (a.dtype() != b.dtype() || !ir::is_float(a.dtype())) return mismatch("both operands must be f32, or both f64");
+  if (a.dtype() != b.dtype() || !ir::is_float(a.dtype()))
+    return mismatch("both operands must be f32, or both f64, or both 16-bit floats of one type");
   if (a.extent(-1) != b.extent(-2))
     return mismatch("the last axis of the first and the last but one of the second differ");
   const int64_t m = a.extent(-2), n = b.extent(-1), k = a.extent(-1);
   Context& context = a.context();
+  const bool low_precision = a.dtype() == DType::bf16 && context.options().numerics == ir::Numerics::fast &&
+                             context.device().info().target.starts_with(codegen::kCpuPrefix);
+  if (is_16_bit(a.dtype()) && !low_precision) return matmul_to_f32(a.cast(DType::f32), b.cast(DType::f32));
 
   // One matrix for all batches: the batches are rows of one product, if the view allows.
   if (b.rank() == 2 && a.rank() > 2) {
@@ -412,7 +434,7 @@ Tensor matmul(const Operand& left_operand, const Tensor& b) {
     if (k > 0 && (a.rank() > 4 || reshape_strides(a.shape(), view.strides, {rows, k}, &strides))) {
       Shape to = a.shape();
       to[to.rank() - 1] = n;
-      return matmul(a.reshape({rows, k}), b).reshape(to);
+      return matmul_to_f32(a.reshape({rows, k}), b).reshape(to);
     }
   }
 
@@ -427,10 +449,11 @@ Tensor matmul(const Operand& left_operand, const Tensor& b) {
   const Tensor left = a.expand(with(*batch, m, k)), right = b.expand(with(*batch, k, n));
   if (batch->rank() > 2) {
     const int64_t count = element_count(*batch);
-    return matmul(left.reshape({count, m, k}), right.reshape({count, k, n})).reshape(with(*batch, m, n));
+    return matmul_to_f32(left.reshape({count, m, k}), right.reshape({count, k, n})).reshape(with(*batch, m, n));
   }
-  const Tensor rows = with_rows_in_memory(left, n);
-  return Tensor(make_node(Op::matmul, context, a.dtype(), with(*batch, m, n), {rows.node(), right.node()}));
+  const Tensor rows = low_precision ? left : with_rows_in_memory(left, n);
+  const DType type = low_precision ? DType::f32 : a.dtype();
+  return Tensor(make_node(Op::matmul, context, type, with(*batch, m, n), {rows.node(), right.node()}));
 }
 
 // ---- Joining ----
@@ -449,6 +472,31 @@ Tensor concatenate(const Operand& first, const Tensor& b, int axis) {
   const Tensor left = a.pad(axis, 0, b.extent(axis)), right = b.pad(axis, a.extent(axis), 0);
   const Tensor position = index(a.context(), left.shape(), axis);
   return where(less(position, full_like(position, static_cast<double>(a.extent(axis)))), left, right);
+}
+
+std::vector<int64_t> pack_offsets(std::span<const Shape> shapes) {
+  std::vector<int64_t> offsets{0};
+  for (const Shape& shape : shapes)
+    offsets.push_back((offsets.back() + element_count(shape) + kPackAlignment - 1) / kPackAlignment * kPackAlignment);
+  return offsets;
+}
+
+Tensor pack(std::span<const Tensor> parts) {
+  Tensor failed;
+  if (parts.empty()) return error_tensor(nullptr, invalid_argument("pack: there is nothing to put together"));
+  if (!check_operands("pack", parts, &failed).ok()) return failed;
+  std::vector<NodeRef> inputs;
+  std::vector<Shape> shapes;
+  for (const Tensor& part : parts) {
+    if (part.dtype() != parts[0].dtype() || ir::dtype_size(part.dtype()) < 4)
+      return error_tensor(&part.context(), invalid_argument("pack: " + describe(parts[0]) + " and " + describe(part) +
+                                                            ": the parts need one type of 4 bytes or more"));
+    inputs.push_back(part.contiguous().node());
+    shapes.push_back(part.shape());
+  }
+  const Shape shape{pack_offsets(shapes).back()};
+  if (Status status = check_shape(shape); !status.ok()) return error_tensor(&parts[0].context(), status);
+  return Tensor(make_node(Op::pack, parts[0].context(), parts[0].dtype(), shape, std::move(inputs)));
 }
 
 // ---- Reading ----
@@ -522,6 +570,12 @@ Result<double> Tensor::item() const {
       return as(0.0);
     case DType::i32:
       return as(int32_t{0});
+    case DType::f16:
+    case DType::bf16: {
+      uint16_t bits;
+      std::memcpy(&bits, bytes.data(), sizeof bits);
+      return dtype() == DType::f16 ? ir::half_to_float(bits) : ir::bfloat16_to_float(bits);
+    }
     default:
       return as(uint8_t{0});
   }

@@ -6,7 +6,8 @@
 //   Result<std::vector<float>> host = y.to_host<float>();  // now it has
 //
 // A Tensor is a small handle to an immutable node of a graph; copies are cheap and share it. Reshaping, permuting,
-// expanding and slicing make views and never copy elements. Element types: f32, f64, i32 and boolean.
+// expanding and slicing make views and never copy elements. Element types: f32, f64, f16, bf16, i32 and boolean.
+// The 16-bit types are for storage: every operation computes in f32 and rounds its result once.
 //
 // Errors: an operation whose operands do not fit gives an error tensor, and so does everything made from one; status()
 // says why, and realize(), grad() and every read return it. Nothing here throws or aborts on wrong operands.
@@ -61,7 +62,8 @@ class Tensor {
   Tensor cast(DType type, std::source_location source = std::source_location::current()) const;
 
   // ---- Reading: realises what is needed, waits, copies to the host in row-major order ----
-  // T: float, double, int32_t, or uint8_t for booleans. invalid_argument when the element type differs.
+  // T: float, double, int32_t, or uint8_t for booleans; cast 16-bit types first. invalid_argument when the element type
+  // differs.
   template <typename T>
   Result<std::vector<T>> to_host() const;
   // The one element of a tensor of one element, whatever its type.
@@ -151,10 +153,21 @@ Tensor mean(const Operand& x, const Dims& axes = {}, bool keep_axes = false);
 // ---- Products ----
 // [..., m, k] x [..., k, n] -> [..., m, n]; the axes in front broadcast. Every element is one chain of fused
 // multiply-adds over k. Transposed and otherwise strided operands are read in place.
+// 16-bit operands: the sums are f32, then rounded once. Where the context's numerics are `fast`, products of bf16 use
+// the processor's instructions for it (kernels/matmul_low_precision.cc).
 Tensor matmul(const Operand& a, const Tensor& b);
+// The same with the sums as they are: of 16-bit operands an f32 result.
+Tensor matmul_to_f32(const Operand& a, const Tensor& b);
 
 // ---- Joining ----
 Tensor concatenate(const Operand& a, const Tensor& b, int axis);
+// The elements of tensors of one type, one tensor after the other, as [n]: what one kernel reads instead of many. Each
+// starts at a multiple of kPackAlignment elements; between them are zeros. Values that nothing else keeps are computed
+// in their place. Empty: an error.
+Tensor pack(std::span<const Tensor> parts);
+inline constexpr int64_t kPackAlignment = 16;
+// Where in a pack parts of these shapes start, and at the end how long it is.
+std::vector<int64_t> pack_offsets(std::span<const Shape> shapes);
 
 // Runs what these tensors need, in one submission, and keeps their values. Intermediate values are not kept: realise
 // together what shares work. Returns before the device is done; a failure on the device shows in the next read.

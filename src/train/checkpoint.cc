@@ -30,6 +30,9 @@ bool is_attention_mask(std::string_view name) {
   return name.starts_with("h.") && (name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"));
 }
 
+// What old Llama checkpoints carry of the rotation, which follows from config.json.
+bool is_rotary_table(std::string_view name) { return name.ends_with(".rotary_emb.inv_freq"); }
+
 StoredTensor stored(const NamedTensor& tensor) {
   return {tensor.name, StoredType::f32, tensor.shape, std::as_bytes(tensor.values)};
 }
@@ -43,7 +46,7 @@ Status write_tensors(const fs::path& path, std::span<const NamedTensor> tensors)
 Status check_parameters(const CheckpointContents& contents) {
   std::unordered_map<std::string_view, const NamedTensor*> given;
   for (const NamedTensor& tensor : contents.parameters) given[tensor.name] = &tensor;
-  const std::vector<TensorShape> expected = gpt2_parameters(contents.shape);
+  const std::vector<TensorShape> expected = model_parameters(contents.shape);
   for (const TensorShape& wanted : expected) {
     const auto found = given.find(wanted.name);
     if (found == given.end()) return invalid_argument("a checkpoint without the parameter " + wanted.name);
@@ -53,7 +56,8 @@ Status check_parameters(const CheckpointContents& contents) {
   }
   if (contents.parameters.size() != expected.size())
     return invalid_argument("a checkpoint with " + std::to_string(contents.parameters.size()) +
-                            " parameters where a GPT-2 has " + std::to_string(expected.size()));
+                            " parameters where this " + std::string(architecture_name(contents.shape.architecture)) +
+                            " has " + std::to_string(expected.size()));
   if (!contents.tokenizer) return invalid_argument("a checkpoint without a tokenizer");
   if (contents.tokenizer->vocab_size() > contents.shape.vocab_size)
     return invalid_argument("a tokenizer of " + std::to_string(contents.tokenizer->vocab_size()) +
@@ -68,7 +72,7 @@ Status fill_folder(const fs::path& folder, const CheckpointContents& contents, s
   const std::string json = contents.tokenizer->to_json();
   if (!json.empty()) SPORKLE_RETURN_IF_ERROR(write_file_atomically(folder / kTokenizerFile, json));
   SPORKLE_RETURN_IF_ERROR(write_file_atomically(
-      folder / kConfigFile, gpt2_config_to_json(contents.shape, contents.tokenizer->end_of_text())));
+      folder / kConfigFile, model_config_to_json(contents.shape, contents.tokenizer->end_of_text())));
   SPORKLE_RETURN_IF_ERROR(write_tensors(folder / kModelFile, contents.parameters));
   if (contents.state) {
     SPORKLE_RETURN_IF_ERROR(write_tensors(folder / kStateTensorsFile, contents.state->tensors));
@@ -97,10 +101,10 @@ Result<std::optional<CheckpointInfo>> read_info(const fs::path& folder) {
   return std::optional<CheckpointInfo>(std::move(info));
 }
 
-Result<Gpt2Shape> read_shape(const fs::path& folder) {
+Result<ModelShape> read_shape(const fs::path& folder) {
   const fs::path path = folder / kConfigFile;
   SPORKLE_ASSIGN_OR_RETURN(const std::string text, read_file(path));
-  return gpt2_config_from_json(text, path.string());
+  return model_config_from_json(text, path.string());
 }
 
 Result<SafetensorsFile> open_model(const fs::path& folder) {
@@ -113,30 +117,33 @@ Result<SafetensorsFile> open_model(const fs::path& folder) {
   return file.status();
 }
 
-Result<std::vector<OwnedTensor>> read_parameters(const SafetensorsFile& file, const Gpt2Shape& shape) {
+Result<std::vector<OwnedTensor>> read_parameters(const SafetensorsFile& file, const ModelShape& shape) {
   const auto corrupt = [&](const std::string& what) { return corrupt_data(file.name() + ": " + what); };
   std::unordered_map<std::string, const StoredTensor*> found;
   const StoredTensor* head = nullptr;
   for (const StoredTensor& tensor : file.tensors()) {
     std::string name = canonical_name(tensor.name);
-    if (is_attention_mask(name)) continue;
-    if (name == "lm_head.weight") {
+    if (is_attention_mask(name) || is_rotary_table(name)) continue;
+    if (name == "lm_head.weight" && shape.tied) {
       head = &tensor;
     } else if (!found.emplace(std::move(name), &tensor).second) {
       return corrupt("tensor " + tensor.name + " is there with and without the prefix \"transformer.\"");
     }
   }
+  const std::string_view embedding =
+      shape.architecture == Architecture::llama ? "model.embed_tokens.weight" : "wte.weight";
   std::vector<OwnedTensor> parameters;
-  for (const TensorShape& wanted : gpt2_parameters(shape)) {
+  for (const TensorShape& wanted : model_parameters(shape)) {
     const auto entry = found.find(wanted.name);
     if (entry == found.end()) return corrupt("tensor " + wanted.name + " is missing");
     const StoredTensor& tensor = *entry->second;
     if (tensor.shape != wanted.shape)
       return corrupt("tensor " + tensor.name + " has shape " + shape_text(tensor.shape) + ", config.json asks for " +
                      shape_text(wanted.shape));
-    if (wanted.name == "wte.weight" && head &&
+    if (wanted.name == embedding && head &&
         (head->type != tensor.type || !std::ranges::equal(head->bytes, tensor.bytes)))
-      return unsupported(file.name() + ": lm_head.weight differs from wte.weight; Sporkle's GPT-2 ties them");
+      return unsupported(file.name() + ": lm_head.weight differs from " + wanted.name +
+                         ", which config.json or the kind of model ties to it");
     auto values = to_f32(tensor);
     if (!values.ok()) return values.status().with_context(file.name());
     parameters.push_back({wanted.name, wanted.shape, std::move(*values)});
@@ -145,10 +152,31 @@ Result<std::vector<OwnedTensor>> read_parameters(const SafetensorsFile& file, co
   if (!found.empty()) {
     const auto first =
         std::min_element(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-    return corrupt("tensor " + first->first + " does not belong to a GPT-2 of " + std::to_string(shape.layers) +
+    return corrupt("tensor " + first->first + " does not belong to a " +
+                   std::string(architecture_name(shape.architecture)) + " of " + std::to_string(shape.layers) +
                    " layers");
   }
   return parameters;
+}
+
+std::vector<TensorShape> llama_parameters(const ModelShape& shape) {
+  const int64_t width = shape.width, inner = shape.inner_width, shared = width / shape.heads * shape.kv_heads;
+  std::vector<TensorShape> list = {{"model.embed_tokens.weight", {shape.vocab_size, width}}};
+  for (int64_t i = 0; i < shape.layers; ++i) {
+    const std::string block = "model.layers." + std::to_string(i) + ".";
+    list.push_back({block + "self_attn.q_proj.weight", {width, width}});
+    list.push_back({block + "self_attn.k_proj.weight", {shared, width}});
+    list.push_back({block + "self_attn.v_proj.weight", {shared, width}});
+    list.push_back({block + "self_attn.o_proj.weight", {width, width}});
+    list.push_back({block + "mlp.gate_proj.weight", {inner, width}});
+    list.push_back({block + "mlp.up_proj.weight", {inner, width}});
+    list.push_back({block + "mlp.down_proj.weight", {width, inner}});
+    list.push_back({block + "input_layernorm.weight", {width}});
+    list.push_back({block + "post_attention_layernorm.weight", {width}});
+  }
+  list.push_back({"model.norm.weight", {width}});
+  if (!shape.tied) list.push_back({"lm_head.weight", {shape.vocab_size, width}});
+  return list;
 }
 
 }  // namespace
@@ -159,7 +187,12 @@ std::vector<NamedTensor> views(std::span<const OwnedTensor> tensors) {
   return result;
 }
 
-std::vector<TensorShape> gpt2_parameters(const Gpt2Shape& shape) {
+std::string_view architecture_name(Architecture architecture) {
+  return architecture == Architecture::llama ? "Llama" : "GPT-2";
+}
+
+std::vector<TensorShape> model_parameters(const ModelShape& shape) {
+  if (shape.architecture == Architecture::llama) return llama_parameters(shape);
   const int64_t width = shape.width;
   std::vector<TensorShape> list = {{"wte.weight", {shape.vocab_size, width}}, {"wpe.weight", {shape.context, width}}};
   const auto norm = [&](const std::string& name) {
@@ -241,7 +274,7 @@ Result<Checkpoint> load_checkpoint(const fs::path& path) {
 Result<TokenizerPtr> load_checkpoint_tokenizer(const fs::path& path) {
   SPORKLE_ASSIGN_OR_RETURN(const fs::path folder, find_checkpoint(path));
   SPORKLE_ASSIGN_OR_RETURN(const auto info, read_info(folder));
-  SPORKLE_ASSIGN_OR_RETURN(const Gpt2Shape shape, read_shape(folder));
+  SPORKLE_ASSIGN_OR_RETURN(const ModelShape shape, read_shape(folder));
   TokenizerPtr tokenizer = byte_tokenizer();
   if (!info || info->tokenizer != "bytes") {
     auto loaded = load_tokenizer(folder / kTokenizerFile);

@@ -1,6 +1,7 @@
-// Checkpoints: folders that Hugging Face's GPT2LMHeadModel loads, with Sporkle's training state beside the model.
+// Checkpoints: folders that Hugging Face's GPT2LMHeadModel or LlamaForCausalLM loads, with Sporkle's training state
+// beside the model.
 //
-//   DIRECTORY/checkpoint-00000500/model.safetensors           parameters, f32, Hugging Face's GPT-2 names
+//   DIRECTORY/checkpoint-00000500/model.safetensors           parameters, f32, Hugging Face's names
 //                                 config.json                 the model's shape, Hugging Face's fields
 //                                 tokenizer.json              for a BPE tokenizer
 //                                 sporkle.json                tokenizer kind, SHA-256 of all parameters
@@ -27,16 +28,28 @@
 
 namespace sporkle::train {
 
-// The shape of a GPT-2 model, as in config.json.
-struct Gpt2Shape {
+enum class Architecture : uint8_t {
+  gpt2,   // nn/gpt.h
+  llama,  // nn/llama.h
+};
+std::string_view architecture_name(Architecture architecture);  // "GPT-2"
+
+// The shape of a model, as in config.json.
+struct ModelShape {
   int64_t layers = 0;
   int64_t heads = 0;
   int64_t width = 0;
   int64_t context = 0;
   int64_t vocab_size = 0;
-  double layer_norm_epsilon = 1e-5;
+  double layer_norm_epsilon = 1e-5;  // or of RMS norms
   double dropout = 0.0;
-  bool operator==(const Gpt2Shape&) const = default;
+  Architecture architecture = Architecture::gpt2;
+  // Of a Llama alone.
+  int64_t kv_heads = 0;
+  int64_t inner_width = 0;
+  double rotary_base = 10000.0;
+  bool tied = true;  // whether the head is the embedding
+  bool operator==(const ModelShape&) const = default;
 };
 
 // A tensor that somebody else owns.
@@ -57,10 +70,11 @@ struct TensorShape {
   std::string name;
   std::vector<int64_t> shape;
 };
-// Every parameter of such a model in Hugging Face's GPT-2 naming, without the prefix "transformer.": wte.weight
-// [vocab_size, width], wpe.weight [context, width], h.0.ln_1.weight [width], ... The weights of linear layers (c_attn,
-// c_proj, c_fc) are [inputs, outputs]. lm_head is wte.
-std::vector<TensorShape> gpt2_parameters(const Gpt2Shape& shape);
+// Every parameter of such a model in Hugging Face's naming. Of a GPT-2, without the prefix "transformer.": wte.weight
+// [vocab_size, width], wpe.weight [context, width], h.0.ln_1.weight [width], ... The weights of its linear layers
+// (c_attn, c_proj, c_fc) are [inputs, outputs]; lm_head is wte. Of a Llama: model.embed_tokens.weight,
+// model.layers.0.self_attn.q_proj.weight [outputs, inputs], ...
+std::vector<TensorShape> model_parameters(const ModelShape& shape);
 
 // What a run needs to go on to the same bits, beside the parameters. Random numbers and batches are counter-based: seed
 // and step say where they stand.
@@ -83,8 +97,8 @@ struct LoadedTrainingState {
 };
 
 struct CheckpointContents {
-  Gpt2Shape shape;
-  std::vector<NamedTensor> parameters;  // exactly those of gpt2_parameters(shape), in any order
+  ModelShape shape;
+  std::vector<NamedTensor> parameters;  // exactly those of model_parameters(shape), in any order
   TokenizerPtr tokenizer;
   std::optional<TrainingState> state;
 };
@@ -98,14 +112,14 @@ Status write_checkpoint(const std::filesystem::path& folder, const CheckpointCon
 
 struct Checkpoint {
   std::filesystem::path folder;
-  Gpt2Shape shape;
-  std::vector<OwnedTensor> parameters;  // in the order of gpt2_parameters
+  ModelShape shape;
+  std::vector<OwnedTensor> parameters;  // in the order of model_parameters
   Digest parameters_sha256{};
 };
 
-// `path` is a checkpoint folder or a DIRECTORY of them, of which the latest is meant. A GPT-2 checkpoint from Hugging
-// Face loads too, with or without the prefix "transformer.", in F32, F16, BF16 or F64. Failures name the file and the
-// tensor: not_found, corrupt_data, or unsupported for another architecture.
+// `path` is a checkpoint folder or a DIRECTORY of them, of which the latest is meant. A GPT-2 or Llama checkpoint from
+// Hugging Face loads too, the former with or without the prefix "transformer.", in F32, F16, BF16 or F64. Failures name
+// the file and the tensor: not_found, corrupt_data, or unsupported for another architecture.
 Result<Checkpoint> load_checkpoint(const std::filesystem::path& path);
 Result<TokenizerPtr> load_checkpoint_tokenizer(const std::filesystem::path& path);
 // not_found when the checkpoint holds no training state.
@@ -126,7 +140,7 @@ struct CheckpointRow {
 };
 struct CheckpointSummary {
   std::filesystem::path folder;
-  Gpt2Shape shape;
+  ModelShape shape;
   std::string tokenizer;  // "bytes", "bpe", or "none"
   std::optional<int64_t> step;
   std::vector<CheckpointRow> tensors;  // as stored, sorted by name

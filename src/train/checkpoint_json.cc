@@ -102,9 +102,103 @@ Status check_gpt2_options(const Object& config) {
   return {};
 }
 
+std::string llama_config_to_json(const ModelShape& shape, std::optional<int32_t> end_of_text) {
+  ordered_json config;
+  config["architectures"] = {"LlamaForCausalLM"};
+  config["model_type"] = "llama";
+  config["vocab_size"] = shape.vocab_size;
+  config["max_position_embeddings"] = shape.context;
+  config["hidden_size"] = shape.width;
+  config["intermediate_size"] = shape.inner_width;
+  config["num_hidden_layers"] = shape.layers;
+  config["num_attention_heads"] = shape.heads;
+  config["num_key_value_heads"] = shape.kv_heads;
+  config["hidden_act"] = "silu";
+  config["rms_norm_eps"] = shape.layer_norm_epsilon;
+  config["rope_theta"] = shape.rotary_base;
+  config["rope_scaling"] = nullptr;
+  config["attention_bias"] = false;
+  config["mlp_bias"] = false;
+  config["attention_dropout"] = shape.dropout;
+  config["initializer_range"] = 0.02;
+  config["tie_word_embeddings"] = shape.tied;
+  config["use_cache"] = true;
+  config["bos_token_id"] = end_of_text ? ordered_json(*end_of_text) : ordered_json(nullptr);
+  config["eos_token_id"] = config["bos_token_id"];
+  config["torch_dtype"] = "float32";
+  return dump(config);
+}
+
+// Options of Hugging Face's Llama that change what the model computes, with the only value Sporkle computes.
+Status check_llama_options(const Object& config) {
+  for (const char* name : {"attention_bias", "mlp_bias", "rope_scaling"}) {
+    const json* value = config.find(name);
+    if (value && *value != false)
+      return config.not_supported(std::string(name) + " is " +
+                                  value->dump(-1, ' ', true, json::error_handler_t::replace) +
+                                  "; Sporkle's Llama has none");
+  }
+  const json* activation = config.find("hidden_act");
+  if (activation && *activation != "silu")
+    return config.not_supported("hidden_act is " + activation->dump(-1, ' ', true, json::error_handler_t::replace) +
+                                "; Sporkle's Llama has \"silu\"");
+  return {};
+}
+
+// Where the base of the rotation stands: newer files have an object for it.
+Result<double> rotary_base(const Object& config) {
+  const json* parameters = config.find("rope_parameters");
+  if (!parameters) return config.number("rope_theta", 10000.0);
+  const auto kind = parameters->is_object() ? parameters->find("rope_type") : parameters->end();
+  if (!parameters->is_object() || (kind != parameters->end() && *kind != "default"))
+    return config.not_supported("rope_parameters are not of the type \"default\"");
+  const auto base = parameters->find("rope_theta");
+  if (base == parameters->end() || !base->is_number()) return config.corrupt("rope_parameters have no rope_theta");
+  return base->get<double>();
+}
+
+Result<ModelShape> llama_config(const Object& config) {
+  SPORKLE_RETURN_IF_ERROR(check_llama_options(config));
+  ModelShape shape;
+  shape.architecture = Architecture::llama;
+  SPORKLE_ASSIGN_OR_RETURN(shape.layers, config.integer("num_hidden_layers", 1, kMaxLayers));
+  SPORKLE_ASSIGN_OR_RETURN(shape.heads, config.integer("num_attention_heads", 1, kMaxDimension));
+  shape.kv_heads = shape.heads;
+  if (config.find("num_key_value_heads")) {
+    SPORKLE_ASSIGN_OR_RETURN(shape.kv_heads, config.integer("num_key_value_heads", 1, kMaxDimension));
+  }
+  SPORKLE_ASSIGN_OR_RETURN(shape.width, config.integer("hidden_size", 1, kMaxDimension));
+  SPORKLE_ASSIGN_OR_RETURN(shape.inner_width, config.integer("intermediate_size", 1, kMaxDimension));
+  SPORKLE_ASSIGN_OR_RETURN(shape.context, config.integer("max_position_embeddings", 1, kMaxDimension));
+  SPORKLE_ASSIGN_OR_RETURN(shape.vocab_size, config.integer("vocab_size", 1, kMaxDimension));
+  SPORKLE_ASSIGN_OR_RETURN(shape.layer_norm_epsilon, config.number("rms_norm_eps", 1e-6));
+  SPORKLE_ASSIGN_OR_RETURN(shape.dropout, config.number("attention_dropout", 0.0));
+  SPORKLE_ASSIGN_OR_RETURN(shape.rotary_base, rotary_base(config));
+  const json* tied = config.find("tie_word_embeddings");
+  if (tied && !tied->is_boolean()) return config.corrupt("tie_word_embeddings is neither true nor false");
+  shape.tied = tied && tied->get<bool>();
+  if (!(shape.layer_norm_epsilon > 0.0 && shape.layer_norm_epsilon < 1.0))
+    return config.corrupt("rms_norm_eps does not lie between 0 and 1");
+  if (!(shape.dropout >= 0.0 && shape.dropout < 1.0))
+    return config.corrupt("attention_dropout does not lie between 0 and 1");
+  if (!(shape.rotary_base > 0.0 && shape.rotary_base < 1e12)) return config.corrupt("rope_theta is not above 0");
+  if (shape.width % (2 * shape.heads) != 0 || shape.heads % shape.kv_heads != 0)
+    return config.corrupt("num_attention_heads " + std::to_string(shape.heads) + " does not divide hidden_size " +
+                          std::to_string(shape.width) + " into even sizes, or num_key_value_heads " +
+                          std::to_string(shape.kv_heads) + " does not divide it");
+  if (config.find("head_dim")) {
+    SPORKLE_ASSIGN_OR_RETURN(const int64_t size, config.integer("head_dim", 1, kMaxDimension));
+    if (size != shape.width / shape.heads)
+      return config.not_supported("head_dim is " + std::to_string(size) +
+                                  "; Sporkle's Llama has hidden_size / num_attention_heads");
+  }
+  return shape;
+}
+
 }  // namespace
 
-std::string gpt2_config_to_json(const Gpt2Shape& shape, std::optional<int32_t> end_of_text) {
+std::string model_config_to_json(const ModelShape& shape, std::optional<int32_t> end_of_text) {
+  if (shape.architecture == Architecture::llama) return llama_config_to_json(shape, end_of_text);
   ordered_json config;
   config["architectures"] = {"GPT2LMHeadModel"};
   config["model_type"] = "gpt2";
@@ -130,13 +224,14 @@ std::string gpt2_config_to_json(const Gpt2Shape& shape, std::optional<int32_t> e
   return dump(config);
 }
 
-Result<Gpt2Shape> gpt2_config_from_json(std::string_view text, std::string_view name) {
+Result<ModelShape> model_config_from_json(std::string_view text, std::string_view name) {
   SPORKLE_ASSIGN_OR_RETURN(const Object config, Object::parse(text, name));
   SPORKLE_ASSIGN_OR_RETURN(const std::string model_type, config.string("model_type"));
+  if (model_type == "llama") return llama_config(config);
   if (model_type != "gpt2")
-    return config.not_supported("a model of type \"" + model_type + "\"; Sporkle loads \"gpt2\"");
+    return config.not_supported("a model of type \"" + model_type + "\"; Sporkle loads \"gpt2\" and \"llama\"");
   SPORKLE_RETURN_IF_ERROR(check_gpt2_options(config));
-  Gpt2Shape shape;
+  ModelShape shape;
   SPORKLE_ASSIGN_OR_RETURN(shape.layers, config.integer("n_layer", 1, kMaxLayers));
   SPORKLE_ASSIGN_OR_RETURN(shape.heads, config.integer("n_head", 1, kMaxDimension));
   SPORKLE_ASSIGN_OR_RETURN(shape.width, config.integer("n_embd", 1, kMaxDimension));

@@ -12,8 +12,8 @@
 namespace sporkle::train {
 
 // config.json
-std::string gpt2_config_to_json(const Gpt2Shape& shape, std::optional<int32_t> end_of_text);
-Result<Gpt2Shape> gpt2_config_from_json(std::string_view text, std::string_view name);
+std::string model_config_to_json(const ModelShape& shape, std::optional<int32_t> end_of_text);
+Result<ModelShape> model_config_from_json(std::string_view text, std::string_view name);
 
 // sporkle.json
 struct CheckpointInfo {

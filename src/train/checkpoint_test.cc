@@ -23,12 +23,12 @@ namespace {
 namespace fs = std::filesystem;
 using testing::TemporaryFolder;
 
-constexpr Gpt2Shape kShape{.layers = 2, .heads = 2, .width = 8, .context = 16, .vocab_size = 256};
+constexpr ModelShape kShape{.layers = 2, .heads = 2, .width = 8, .context = 16, .vocab_size = 256};
 
-std::vector<OwnedTensor> make_parameters(float first, const Gpt2Shape& shape = kShape) {
+std::vector<OwnedTensor> make_parameters(float first, const ModelShape& shape = kShape) {
   std::vector<OwnedTensor> tensors;
   float next = first;
-  for (const TensorShape& wanted : gpt2_parameters(shape)) {
+  for (const TensorShape& wanted : model_parameters(shape)) {
     size_t count = 1;
     for (const int64_t dimension : wanted.shape) count *= static_cast<size_t>(dimension);
     OwnedTensor tensor{wanted.name, wanted.shape, std::vector<float>(count)};
@@ -66,7 +66,7 @@ fs::path foreign_checkpoint(const TemporaryFolder& folder,
 }
 
 TEST(CheckpointTest, ParametersAreThoseOfHuggingFace) {
-  const auto list = gpt2_parameters({.layers = 12, .heads = 12, .width = 768, .context = 1024, .vocab_size = 50257});
+  const auto list = model_parameters({.layers = 12, .heads = 12, .width = 768, .context = 1024, .vocab_size = 50257});
   EXPECT_EQ(list.size(), 2u + 12 * 12 + 2);
   uint64_t count = 0;
   for (const TensorShape& tensor : list) {
@@ -134,7 +134,7 @@ TEST(CheckpointTest, ABpeTokenizerTravelsAlong) {
   EXPECT_NE(write_checkpoint(folder.path() / "c", contents).message().find("257 tokens for a model of 256"),
             std::string::npos);
 
-  Gpt2Shape shape = kShape;
+  ModelShape shape = kShape;
   shape.vocab_size = 264;
   const auto larger = make_parameters(0.5f, shape);
   contents.shape = shape;
@@ -166,7 +166,7 @@ TEST(CheckpointTest, ContentsAreCheckedBeforeWriting) {
             "parameter wte.weight has shape [8, 256], not [256, 8]");
   EXPECT_NE(error_of([](auto& c) {
               c.parameters.push_back({"extra", {0}, {}});
-            }).find("29 parameters where a GPT-2 has 28"),
+            }).find("29 parameters where this GPT-2 has 28"),
             std::string::npos);
   EXPECT_EQ(error_of([](auto& c) { c.tokenizer = nullptr; }), "a checkpoint without a tokenizer");
   EXPECT_NE(error_of([](auto& c) { c.parameters[0].values = c.parameters[0].values.first(3); }).find("wte.weight"),
@@ -313,8 +313,8 @@ TEST(CheckpointTest, OtherArchitecturesAreNamed) {
     const Status status = load_checkpoint(path).status();
     return std::string(code_name(status.code())) + " " + status.message().substr(status.message().find("config.json"));
   };
-  EXPECT_EQ(error_of("\"gpt2\"", "\"llama\""),
-            "unsupported config.json: a model of type \"llama\"; Sporkle loads \"gpt2\"");
+  EXPECT_EQ(error_of("\"gpt2\"", "\"bert\""),
+            "unsupported config.json: a model of type \"bert\"; Sporkle loads \"gpt2\" and \"llama\"");
   EXPECT_NE(error_of("gelu_new", "relu").find("unsupported config.json: activation_function is \"relu\""),
             std::string::npos);
   EXPECT_NE(error_of("\"n_inner\": null", "\"n_inner\": 9").find("unsupported config.json: n_inner is 9"),
@@ -335,6 +335,74 @@ TEST(CheckpointTest, OtherArchitecturesAreNamed) {
   EXPECT_NE(load_checkpoint(path).status().message().find("not a JSON object"), std::string::npos);
   fs::remove(path / "config.json");
   EXPECT_EQ(load_checkpoint(path).status().code(), Code::not_found);
+}
+
+constexpr ModelShape kLlama{.layers = 2,
+                            .heads = 4,
+                            .width = 16,
+                            .context = 32,
+                            .vocab_size = 256,
+                            .layer_norm_epsilon = 1e-6,
+                            .architecture = Architecture::llama,
+                            .kv_heads = 2,
+                            .inner_width = 24,
+                            .rotary_base = 500000.0,
+                            .tied = false};
+
+TEST(CheckpointTest, LlamasAreSavedAndLoaded) {
+  for (const bool tied : {false, true}) {
+    const TemporaryFolder folder;
+    ModelShape shape = kLlama;
+    shape.tied = tied;
+    const std::vector<OwnedTensor> parameters = make_parameters(1, shape);
+    EXPECT_EQ(parameters.front().name, "model.embed_tokens.weight");
+    EXPECT_EQ(parameters.back().name, tied ? "model.norm.weight" : "lm_head.weight");
+    const fs::path path = folder.path() / "llama";
+    CheckpointContents contents{.shape = shape, .parameters = views(parameters), .tokenizer = byte_tokenizer()};
+    ASSERT_TRUE(write_checkpoint(path, contents).ok());
+    const auto loaded = load_checkpoint(path);
+    ASSERT_TRUE(loaded.ok()) << loaded.status().to_string();
+    EXPECT_EQ(loaded->shape, shape);
+    ASSERT_EQ(loaded->parameters.size(), parameters.size());
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      EXPECT_EQ(loaded->parameters[i].name, parameters[i].name);
+      EXPECT_EQ(loaded->parameters[i].shape, parameters[i].shape);
+      EXPECT_EQ(loaded->parameters[i].values, parameters[i].values);
+    }
+  }
+}
+
+TEST(CheckpointTest, OtherLlamasAreNamed) {
+  const TemporaryFolder folder;
+  const std::vector<OwnedTensor> parameters = make_parameters(1, kLlama);
+  const fs::path path = folder.path() / "llama";
+  ASSERT_TRUE(
+      write_checkpoint(path, {.shape = kLlama, .parameters = views(parameters), .tokenizer = byte_tokenizer()}).ok());
+  const std::string config = *read_file(path / "config.json");
+  const auto error_of = [&](const std::string& from, const std::string& to) {
+    std::string changed = config;
+    const size_t at = changed.find(from);
+    EXPECT_NE(at, std::string::npos) << from;
+    changed.replace(at, from.size(), to);
+    EXPECT_TRUE(write_file_atomically(path / "config.json", changed).ok());
+    return load_checkpoint(path).status().to_string();
+  };
+  const auto expect = [&](const std::string& from, const std::string& to, const std::string& message) {
+    EXPECT_NE(error_of(from, to).find(message), std::string::npos)
+        << from << " -> " << to << ": " << error_of(from, to);
+  };
+  expect("\"silu\"", "\"gelu\"", "hidden_act is \"gelu\"");
+  expect("\"attention_bias\": false", "\"attention_bias\": true", "attention_bias is true");
+  expect("\"rope_scaling\": null", "\"rope_scaling\": {\"type\": \"linear\"}", "rope_scaling is");
+  expect("\"rope_scaling\": null", "\"rope_parameters\": {\"rope_type\": \"yarn\"}", "rope_parameters");
+  expect("\"rope_scaling\": null", "\"rope_parameters\": {}", "no rope_theta");
+  expect("\"rope_scaling\": null", "\"rope_parameters\": 3", "rope_parameters");
+  expect("\"rope_scaling\": null", "\"head_dim\": 8", "head_dim is 8");
+  expect("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3", "num_key_value_heads 3");
+  expect("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 4", "k_proj.weight has shape");
+  expect("\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true", "lm_head.weight differs from");
+  expect("\"tie_word_embeddings\": false", "\"tie_word_embeddings\": 1", "neither true nor false");
+  expect("\"intermediate_size\": 24", "\"intermediate_size\": 0", "intermediate_size is not a whole");
 }
 
 TEST(CheckpointTest, OtherFilesOfParametersAreNamed) {

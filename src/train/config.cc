@@ -92,6 +92,8 @@ std::vector<Field> config_fields(TrainConfig& c) {
       {"data", "validation_fraction", NumberField{&c.data.validation_fraction, 0.0, 1.0, true, true},
        "The part at the end of the text that is kept for validation."},
 
+      {"model", "architecture", TextField{&c.model.architecture, {"gpt2", "llama"}},
+       "`gpt2`: learned positions and a GELU MLP; `llama`: rotary positions, RMS norms and a SwiGLU MLP."},
       {"model", "layers", IntegerField{&c.model.layers, 1, 1024}, "Transformer blocks."},
       {"model", "heads", IntegerField{&c.model.heads, 1, 1024}, "Attention heads in a block; they divide `width`."},
       {"model", "width", IntegerField{&c.model.width, 1, 1 << 16},
@@ -100,6 +102,14 @@ std::vector<Field> config_fields(TrainConfig& c) {
        "Tokens in a training sequence, and the most that the model sees at once."},
       {"model", "dropout", NumberField{&c.model.dropout, 0.0, 1.0, false, true},
        "Share of activations dropped in training."},
+      {"model", "kv_heads", IntegerField{&c.model.kv_heads, 0, 1024},
+       "Of a Llama: heads of keys and values, shared by neighbouring heads; they divide `heads`. 0: as many as those."},
+      {"model", "inner_width", IntegerField{&c.model.inner_width, 0, 1 << 18},
+       "Of a Llama: size of the MLP. 0: 8/3 of `width`, rounded up to a multiple of 64."},
+      {"model", "rotary_base", NumberField{&c.model.rotary_base, 0.0, 1e12, true, true},
+       "Of a Llama: the base of the rotations' frequencies."},
+      {"model", "head", TextField{&c.model.head, {"tied", "separate"}},
+       "Whether the output projection is the embedding; `separate` is for a Llama."},
 
       {"train", "steps", IntegerField{&c.train.steps, 1, kMany}, "Optimiser steps."},
       {"train", "tokens", IntegerField{&c.train.tokens, 0, kAny},
@@ -128,7 +138,14 @@ std::vector<Field> config_fields(TrainConfig& c) {
        "Steps between checkpoints. 0: only at the end."},
       {"train", "threads", IntegerField{&c.train.threads, 0, 4096},
        "Threads that compute. 0: one for each core. Results do not depend on it."},
-      {"train", "numerics", TextField{&c.train.numerics, {"strict"}}, "`strict`: the same bits on every machine."},
+      {"train", "memory_cap_mb", IntegerField{&c.train.memory_cap_mb, 0, 1 << 30},
+       "Most megabytes (10^6 bytes) that training may take; where it needs more, activations are computed again on the "
+       "way back. Results do not depend on it. 0: no limit."},
+      {"train", "numerics", TextField{&c.train.numerics, {"strict", "fast"}},
+       "`strict`: the same bits on every machine. `fast`: close values, where `precision` asks for them."},
+      {"train", "precision", TextField{&c.train.precision, {"f32", "bf16", "f16"}},
+       "Type of the operands of matrix products; sums, parameters and everything else stay f32. `bf16` is faster on "
+       "processors with AVX512_BF16. `f16` comes with dynamic loss scaling. Both need `numerics = \"fast\"`."},
 
       {"output", "directory", TextField{&c.output.directory, {}}, "Where checkpoints go."},
       {"output", "keep_checkpoints", IntegerField{&c.output.keep_checkpoints, 1, 1 << 20}, "Older ones are removed."},
@@ -239,9 +256,22 @@ Status validate_config(const TrainConfig& config) {
   if (config.model.width % config.model.heads != 0)
     return wrong("[model] width is " + std::to_string(config.model.width) + " and heads is " +
                  std::to_string(config.model.heads) + "; the heads must divide the width");
+  if (config.model.architecture == "llama") {
+    if (config.model.width % (2 * config.model.heads) != 0)
+      return wrong("[model] width is " + std::to_string(config.model.width) + " and heads is " +
+                   std::to_string(config.model.heads) + "; a Llama's heads must have an even size");
+    if (config.model.kv_heads > 0 && config.model.heads % config.model.kv_heads != 0)
+      return wrong("[model] kv_heads is " + std::to_string(config.model.kv_heads) + " and heads is " +
+                   std::to_string(config.model.heads) + "; the kv_heads must divide the heads");
+  } else if (config.model.kv_heads != 0 || config.model.inner_width != 0 || config.model.head != "tied") {
+    return wrong("[model] kv_heads, inner_width and head = \"separate\" need architecture = \"llama\"");
+  }
   if (config.train.min_learning_rate > config.train.learning_rate)
     return wrong("[train] min_learning_rate is " + number_text(config.train.min_learning_rate) +
                  ", more than learning_rate, which is " + number_text(config.train.learning_rate));
+  if (config.train.precision != "f32" && config.train.numerics != "fast")
+    return wrong("[train] precision is \"" + config.train.precision + "\" and numerics is \"" + config.train.numerics +
+                 "\"; other products than f32 need numerics = \"fast\"");
   if (config.tokens_per_step() > kMostTokensPerStep)
     return wrong("batch_size x gradient_accumulation x context is " + std::to_string(config.tokens_per_step()) +
                  " tokens in one step; at most " + std::to_string(kMostTokensPerStep) + " are possible");

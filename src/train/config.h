@@ -23,13 +23,20 @@ struct DataConfig {
   bool operator==(const DataConfig&) const = default;
 };
 
-// A GPT-2: pre-norm, learned positions, biases everywhere, embedding and output projection tied.
+// "gpt2": pre-norm, learned positions, biases everywhere, embedding and output projection tied. "llama": RMS norms,
+// rotary positions, SwiGLU, no biases.
 struct ModelConfig {
   int64_t layers = 4;
   int64_t heads = 4;
   int64_t width = 128;    // n_embd, d_model
   int64_t context = 128;  // n_positions: the longest sequence
   double dropout = 0.0;
+  std::string architecture = "gpt2";
+  // Of a Llama alone.
+  int64_t kv_heads = 0;     // 0: as many as heads
+  int64_t inner_width = 0;  // of the MLP; 0: 8 / 3 of the width, rounded up to a multiple of 64
+  double rotary_base = 10000.0;
+  std::string head = "tied";  // or "separate"
   bool operator==(const ModelConfig&) const = default;
 };
 
@@ -51,7 +58,9 @@ struct OptimizationConfig {
   int64_t eval_batches = 20;
   int64_t checkpoint_every = 500;  // steps; 0: only at the end
   int64_t threads = 0;             // 0: one for each core
+  int64_t memory_cap_mb = 0;       // 0: no limit
   std::string numerics = "strict";
+  std::string precision = "f32";  // in which products compute; other than f32 needs numerics = "fast"
   bool operator==(const OptimizationConfig&) const = default;
 };
 

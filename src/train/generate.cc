@@ -66,7 +66,7 @@ Status generate(LanguageModel& model, std::span<const int32_t> prompt, int32_t f
     if (id < 0 || id >= vocabulary)
       return invalid_argument("the prompt has token " + std::to_string(id) + ", and the model knows only " +
                               std::to_string(vocabulary) + " tokens; does the tokenizer belong to this model?");
-  nn::Gpt::Cache cache;
+  nn::Decoder::Cache cache;
   size_t fed = 0;  // tokens of history that the cache holds
   for (int64_t produced = 0; produced < max_tokens; ++produced) {
     if (history.size() - fed + static_cast<size_t>(cache.length) > context) {
@@ -77,7 +77,7 @@ Status generate(LanguageModel& model, std::span<const int32_t> prompt, int32_t f
     const std::span<const int32_t> fresh = std::span(history).subspan(fed);
     const tensor::Tensor tokens =
         tensor::from_host<int32_t>(model.context(), fresh, {1, static_cast<int64_t>(fresh.size())});
-    SPORKLE_ASSIGN_OR_RETURN(const std::vector<float> logits, model.gpt().extend(tokens, cache).to_host<float>());
+    SPORKLE_ASSIGN_OR_RETURN(const std::vector<float> logits, model.decoder().extend(tokens, cache).to_host<float>());
     fed = history.size();
     const int32_t next = sample(logits, options, static_cast<uint64_t>(produced));
     history.push_back(next);

@@ -1,8 +1,11 @@
 #include "train/language_model.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
+#include "nn/gpt.h"
+#include "nn/llama.h"
 #include "tensor/autograd.h"
 
 namespace sporkle::train {
@@ -21,24 +24,53 @@ Tensor tokens(tensor::Context& context, std::span<const int32_t> values, int64_t
   return tensor::from_host<int32_t>(context, values, {rows, static_cast<int64_t>(values.size()) / rows});
 }
 
+double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+Status not_finite(double loss, double norm) {
+  return unavailable("the loss or its gradient is not finite (loss " + std::to_string(loss) + ", gradient norm " +
+                     std::to_string(norm) + "); a lower learning rate or a longer warm-up helps");
+}
+
 std::vector<int64_t> dims(const tensor::Shape& shape) { return {shape.begin(), shape.end()}; }
+
+Result<std::unique_ptr<nn::Decoder>> make_decoder(tensor::Context& context, const ModelShape& s, uint64_t seed) {
+  if (s.architecture == Architecture::llama) {
+    const nn::LlamaConfig config{s.layers,      s.heads,   s.kv_heads,   s.width,
+                                 s.inner_width, s.context, s.vocab_size, s.layer_norm_epsilon,
+                                 s.rotary_base, s.tied,    s.dropout};
+    SPORKLE_ASSIGN_OR_RETURN(nn::Llama llama, nn::Llama::create(context, config, seed));
+    return std::unique_ptr<nn::Decoder>(std::make_unique<nn::Llama>(std::move(llama)));
+  }
+  const nn::GptConfig config{s.layers, s.heads, s.width, s.context, s.vocab_size, s.layer_norm_epsilon, s.dropout};
+  SPORKLE_ASSIGN_OR_RETURN(nn::Gpt gpt, nn::Gpt::create(context, config, seed));
+  return std::unique_ptr<nn::Decoder>(std::make_unique<nn::Gpt>(std::move(gpt)));
+}
 
 }  // namespace
 
-Result<std::unique_ptr<LanguageModel>> LanguageModel::create(const Gpt2Shape& shape,
+Result<std::unique_ptr<LanguageModel>> LanguageModel::create(const ModelShape& shape,
                                                              const OptimizationConfig& optimization,
                                                              const DeviceChoice& choice) {
   std::unique_ptr<LanguageModel> model(new LanguageModel);
   model->shape_ = shape;
   model->adamw_config_ = adamw_config(optimization);
-  hal::DeviceOptions device;
-  device.threads = choice.threads;
-  SPORKLE_ASSIGN_OR_RETURN(model->context_, tensor::Context::open(choice.device, device));
-  const nn::GptConfig config{
-      shape.layers, shape.heads, shape.width, shape.context, shape.vocab_size, shape.layer_norm_epsilon, shape.dropout};
-  SPORKLE_ASSIGN_OR_RETURN(nn::Gpt gpt,
-                           nn::Gpt::create(*model->context_, config, static_cast<uint64_t>(optimization.seed)));
-  model->gpt_ = std::move(gpt);
+  tensor::ContextOptions options;
+  if (optimization.numerics == "fast") options.numerics = ir::Numerics::fast;
+  if (optimization.precision == "bf16") options.product_type = ir::DType::bf16;
+  if (optimization.precision == "f16") {
+    options.product_type = ir::DType::f16;
+    model->loss_scale_ = kFirstScale;
+  }
+  if (choice.open_context) {
+    SPORKLE_ASSIGN_OR_RETURN(model->context_, choice.open_context());
+  } else {
+    hal::DeviceOptions device;
+    device.threads = choice.threads;
+    SPORKLE_ASSIGN_OR_RETURN(model->context_, tensor::Context::open(choice.device, device, options));
+  }
+  model->context_->set_memory_cap(choice.memory_cap_bytes);
+  SPORKLE_ASSIGN_OR_RETURN(model->decoder_,
+                           make_decoder(*model->context_, shape, static_cast<uint64_t>(optimization.seed)));
   model->reset_optimizer();
   return model;
 }
@@ -54,83 +86,204 @@ Result<std::unique_ptr<LanguageModel>> LanguageModel::from_checkpoint(const Chec
   return model;
 }
 
-void LanguageModel::reset_optimizer() { adamw_.emplace(*context_, adamw_config_, gpt_->parameters()); }
+void LanguageModel::reset_optimizer() { adamw_.emplace(*context_, adamw_config_, decoder_->parameters()); }
 
 Result<StepResult> LanguageModel::step(const Batch& batch, int64_t accumulation, double learning_rate,
                                        nn::DropoutKey dropout) {
+  const bool scales = scales_loss();
+  while (true) {
+    bool overflow = false;
+    Result<StepResult> result = step_once(batch, accumulation, learning_rate, dropout, &overflow);
+    if (overflow && scales && loss_scale_ > kLeastScale) {
+      loss_scale_ /= 2;
+      good_steps_ = 0;
+      continue;
+    }
+    if (result.ok() && scales && ++good_steps_ >= kStepsToGrow && loss_scale_ < kMostScale) {
+      loss_scale_ *= 2;
+      good_steps_ = 0;
+    }
+    return result;
+  }
+}
+
+// `overflow`: the gradients are not finite although the loss is.
+Result<StepResult> LanguageModel::step_once(const Batch& batch, int64_t accumulation, double learning_rate,
+                                            nn::DropoutKey dropout, bool* overflow) {
   if (batch.rows <= 0 || accumulation <= 0 || batch.rows % accumulation != 0)
     return invalid_argument("a batch of " + std::to_string(batch.rows) + " sequences cannot be cut into " +
                             std::to_string(accumulation) + " equal parts");
-  std::vector<Tensor> parameters;
-  for (const nn::Parameter& p : gpt_->parameters()) parameters.push_back(p.value);
-  const auto part_tokens = static_cast<size_t>(static_cast<int64_t>(batch.inputs.size()) / accumulation);
-  const int64_t part_rows = batch.rows / accumulation;
+  const double start_s = now_s();
+  SPORKLE_RETURN_IF_ERROR(adamw_->adopt(decoder_->parameters()));
   const double share = 1.0 / static_cast<double>(accumulation);
 
-  std::vector<Tensor> gradients;
+  // A step without random numbers and a changing scale is captured, and replayed as long as batches have its shape.
+  const bool captures = accumulation == 1 && shape_.dropout == 0 && !scales_loss();
+  if (captures && capture_ && capture_rows_ == batch.rows && capture_tokens_ == batch.inputs.size())
+    return replay(batch, learning_rate, overflow);
+
+  Part made;
+  if (accumulation == 1) {
+    SPORKLE_ASSIGN_OR_RETURN(const std::vector<Tensor> gradients, gradients_of(batch, 0, 1, dropout, &made));
+    capture_rows_ = batch.rows;
+    capture_tokens_ = batch.inputs.size();
+    return update(adamw_->pack(gradients), &made, captures, 0, learning_rate, start_s, overflow);
+  }
+  Tensor sum;
   double mean_loss = 0;
-  Tensor last_loss;
   for (int64_t part = 0; part < accumulation; ++part) {
-    const size_t first = static_cast<size_t>(part) * part_tokens;
-    const Tensor inputs = tokens(*context_, batch.inputs.subspan(first, part_tokens), part_rows);
-    const Tensor targets = tokens(*context_, batch.targets.subspan(first, part_tokens), part_rows);
-    // Parts of one step drop different elements.
-    const nn::DropoutKey key{dropout.seed + static_cast<uint64_t>(part), dropout.step};
-    last_loss = gpt_->loss(inputs, targets, &key);
-    SPORKLE_ASSIGN_OR_RETURN(std::vector<Tensor> more, tensor::grad(last_loss, parameters));
-    if (accumulation == 1) {
-      gradients = std::move(more);
-      break;
-    }
-    for (size_t i = 0; i < more.size(); ++i) {
-      more[i] = more[i] * share;
-      if (part > 0) more[i] = gradients[i] + more[i];
-    }
-    more.push_back(last_loss);
-    SPORKLE_RETURN_IF_ERROR(tensor::realize(more));
-    more.pop_back();
-    gradients.clear();
-    for (const Tensor& g : more) gradients.push_back(g.detach());
-    SPORKLE_ASSIGN_OR_RETURN(const double loss, last_loss.item());
+    SPORKLE_ASSIGN_OR_RETURN(const std::vector<Tensor> gradients,
+                             gradients_of(batch, part, accumulation, dropout, &made));
+    const Tensor scaled = adamw_->pack(gradients) * share;
+    sum = (part > 0 ? sum + scaled : scaled).detach();
+    SPORKLE_RETURN_IF_ERROR(tensor::realize({sum, made.loss}));
+    note_memory();
+    SPORKLE_ASSIGN_OR_RETURN(const double loss, made.loss.item());
     mean_loss += loss * share;
   }
+  return update(sum, nullptr, false, mean_loss, learning_rate, start_s, overflow);
+}
 
-  // Kept so that a step that goes wrong can be taken back.
-  const std::vector<nn::Parameter> before = gpt_->parameters();
-  const nn::AdamW optimizer_before = *adamw_;
-  const Tensor norm = adamw_->update(gpt_->parameters(), gradients, learning_rate);
-  std::vector<Tensor> results{norm};
-  if (accumulation == 1) results.push_back(last_loss);
-  for (const nn::Parameter& p : gpt_->parameters()) results.push_back(p.value);
-  adamw_->append_state(&results);
-  Status status = tensor::realize(results);
-  StepResult result;
-  if (status.ok()) {
-    const auto norm_value = norm.item();
-    const auto loss_value = accumulation == 1 ? last_loss.item() : Result<double>(mean_loss);
-    status = !norm_value.ok() ? norm_value.status() : loss_value.status();
-    if (status.ok()) result = {*loss_value, *norm_value};
+Result<std::vector<Tensor>> LanguageModel::gradients_of(const Batch& batch, int64_t part, int64_t parts,
+                                                        nn::DropoutKey dropout, Part* made) {
+  const auto part_tokens = static_cast<size_t>(static_cast<int64_t>(batch.inputs.size()) / parts);
+  const int64_t part_rows = batch.rows / parts;
+  const size_t first = static_cast<size_t>(part) * part_tokens;
+  made->inputs = tokens(*context_, batch.inputs.subspan(first, part_tokens), part_rows);
+  made->targets = tokens(*context_, batch.targets.subspan(first, part_tokens), part_rows);
+  // Parts of one step drop different elements.
+  const nn::DropoutKey key{dropout.seed + static_cast<uint64_t>(part), dropout.step};
+  made->loss = decoder_->loss(made->inputs, made->targets, &key);
+  const Tensor differentiated = loss_scale_ == 1 ? made->loss : made->loss * loss_scale_;
+  SPORKLE_ASSIGN_OR_RETURN(std::vector<Tensor> gradients,
+                           tensor::grad(differentiated, nn::values(decoder_->parameters())));
+  if (loss_scale_ != 1)
+    for (Tensor& gradient : gradients) gradient = gradient * (1 / loss_scale_);
+  return gradients;
+}
+
+Result<double> LanguageModel::part_gradients(const Batch& batch, int64_t part, int64_t parts, nn::DropoutKey dropout,
+                                             std::span<float> gradients) {
+  if (batch.rows <= 0 || parts <= 0 || part < 0 || part >= parts || batch.rows % parts != 0)
+    return invalid_argument("a batch of " + std::to_string(batch.rows) + " sequences has no part " +
+                            std::to_string(part) + " of " + std::to_string(parts) + " equal ones");
+  if (gradients.size() != parameter_count())
+    return invalid_argument("there are " + std::to_string(parameter_count()) + " gradients and room for " +
+                            std::to_string(gradients.size()));
+  Part of_part;
+  SPORKLE_ASSIGN_OR_RETURN(std::vector<Tensor> made, gradients_of(batch, part, parts, dropout, &of_part));
+  const double share = 1.0 / static_cast<double>(parts);
+  for (Tensor& gradient : made) gradient = gradient * share;
+  made.push_back(of_part.loss);
+  SPORKLE_RETURN_IF_ERROR(tensor::realize(made));
+  made.pop_back();
+  size_t at = 0;
+  for (const Tensor& gradient : made) {
+    SPORKLE_ASSIGN_OR_RETURN(const std::vector<float> values, gradient.to_host<float>());
+    std::ranges::copy(values, gradients.begin() + static_cast<ptrdiff_t>(at));
+    at += values.size();
   }
-  if (status.ok() && !(std::isfinite(result.loss) && std::isfinite(result.gradient_norm)))
-    status =
-        unavailable("the loss or its gradient is not finite (loss " + std::to_string(result.loss) + ", gradient norm " +
-                    std::to_string(result.gradient_norm) + "); a lower learning rate or a longer warm-up helps");
+  return of_part.loss.item();
+}
+
+Result<StepResult> LanguageModel::apply_gradients(std::span<const float> gradients, double loss, double learning_rate) {
+  if (gradients.size() != parameter_count())
+    return invalid_argument("there are " + std::to_string(parameter_count()) + " parameters and " +
+                            std::to_string(gradients.size()) + " gradients");
+  const double start_s = now_s();
+  SPORKLE_RETURN_IF_ERROR(adamw_->adopt(decoder_->parameters()));
+  std::vector<Tensor> tensors;
+  size_t at = 0;
+  for (const nn::Parameter& p : decoder_->parameters()) {
+    const auto count = static_cast<size_t>(tensor::element_count(p.value.shape()));
+    tensors.push_back(tensor::from_host<float>(*context_, gradients.subspan(at, count), p.value.shape()));
+    SPORKLE_RETURN_IF_ERROR(tensors.back().status());
+    at += count;
+  }
+  bool overflow = false;
+  return update(adamw_->pack(tensors), nullptr, false, loss, learning_rate, start_s, &overflow);
+}
+
+Result<StepResult> LanguageModel::update(const Tensor& gradients, const Part* whole, bool capture, double mean_loss,
+                                         double learning_rate, double start_s, bool* overflow) {
+  if (!std::isfinite(mean_loss)) return not_finite(mean_loss, std::nan(""));
+  // Kept so that a step that cannot be run is taken back. One whose loss or gradient is not finite changes nothing.
+  const std::vector<nn::Parameter> before = decoder_->parameters();
+  const nn::AdamW optimizer_before = *adamw_;
+  const Tensor rates = adamw_->next_rates(learning_rate);
+  std::vector<Tensor> data;
+  if (capture) {
+    data = {whole->inputs, whole->targets, rates};
+    for (const Tensor& tensor : adamw_->state()) data.push_back(tensor);
+  }
+  const Tensor norm = adamw_->update(decoder_->parameters(), gradients, rates, whole ? whole->loss : Tensor());
+  std::vector<Tensor> results{norm};
+  if (whole) results.push_back(whole->loss);
+  adamw_->append_state(&results);
+  const double building_s = now_s() - start_s;
+  Status status;
+  if (capture) {
+    capture_.reset();
+    Result<tensor::Capture> captured = tensor::Capture::record(data, results);
+    status = captured.status();
+    if (captured.ok()) capture_ = std::move(*captured);
+  } else {
+    status = tensor::realize(results);
+  }
   if (!status.ok()) {
-    gpt_->parameters() = before;
+    decoder_->parameters() = before;
     *adamw_ = optimizer_before;
     return status;
   }
-  return result;
+  if (whole) note_memory();
+  return finish_step(norm, whole ? whole->loss : Tensor(), mean_loss, building_s, overflow);
+}
+
+Result<StepResult> LanguageModel::replay(const Batch& batch, double learning_rate, bool* overflow) {
+  const double start_s = now_s();
+  std::vector<Tensor> data{tokens(*context_, batch.inputs, batch.rows), tokens(*context_, batch.targets, batch.rows),
+                           adamw_->next_rates(learning_rate)};
+  for (const Tensor& tensor : adamw_->state()) data.push_back(tensor);
+  const double building_s = now_s() - start_s;
+  const Result<std::vector<Tensor>> results = capture_->replay(data);
+  if (!results.ok()) {
+    adamw_->set_step(adamw_->step() - 1);
+    return results.status();
+  }
+  adamw_->set_state(decoder_->parameters(), std::span(*results).subspan(2));
+  return finish_step((*results)[0], (*results)[1], 0, building_s, overflow);
+}
+
+Result<StepResult> LanguageModel::finish_step(const Tensor& norm, const Tensor& loss, double mean_loss,
+                                              double building_s, bool* overflow) {
+  StepResult result{mean_loss, 0, building_s, loss_scale_};
+  SPORKLE_ASSIGN_OR_RETURN(result.gradient_norm, norm.item());
+  if (loss.defined()) {
+    SPORKLE_ASSIGN_OR_RETURN(result.loss, loss.item());
+  }
+  if (std::isfinite(result.loss) && std::isfinite(result.gradient_norm)) return result;
+  *overflow = std::isfinite(result.loss);
+  adamw_->set_step(adamw_->step() - 1);
+  return not_finite(result.loss, result.gradient_norm);
+}
+
+void LanguageModel::note_memory() {
+  const tensor::PlanMemory& plan = context_->last_plan();
+  const size_t packed = adamw_->size_bytes();
+  step_memory_ = {packed, 2 * packed, packed, plan.live_bytes.size() > 1 ? plan.live_bytes[1] : 0, 0, plan.keep_every};
+  step_memory_.peak = 3 * packed + plan.arena_bytes + plan.result_bytes;
 }
 
 Result<double> LanguageModel::loss(const Batch& batch) {
-  return gpt_->loss(tokens(*context_, batch.inputs, batch.rows), tokens(*context_, batch.targets, batch.rows)).item();
+  return decoder_->loss(tokens(*context_, batch.inputs, batch.rows), tokens(*context_, batch.targets, batch.rows))
+      .item();
 }
 
 Result<LanguageModel::Snapshot> LanguageModel::snapshot() {
   Snapshot snapshot;
   snapshot.optimizer_steps = adamw_->step();
-  const auto& parameters = gpt_->parameters();
+  const auto& parameters = decoder_->parameters();
+  const std::vector<Tensor> first = adamw_->first_moments(), second = adamw_->second_moments();
   for (size_t i = 0; i < parameters.size(); ++i) {
     const auto add = [&](std::vector<OwnedTensor>& to, std::string name, const Tensor& value) -> Status {
       SPORKLE_ASSIGN_OR_RETURN(std::vector<float> host, value.to_host<float>());
@@ -139,8 +292,8 @@ Result<LanguageModel::Snapshot> LanguageModel::snapshot() {
     };
     const std::string& name = parameters[i].name;
     SPORKLE_RETURN_IF_ERROR(add(snapshot.parameters, name, parameters[i].value));
-    SPORKLE_RETURN_IF_ERROR(add(snapshot.optimizer, std::string(kFirstMoment) + name, adamw_->first_moments()[i]));
-    SPORKLE_RETURN_IF_ERROR(add(snapshot.optimizer, std::string(kSecondMoment) + name, adamw_->second_moments()[i]));
+    SPORKLE_RETURN_IF_ERROR(add(snapshot.optimizer, std::string(kFirstMoment) + name, first[i]));
+    SPORKLE_RETURN_IF_ERROR(add(snapshot.optimizer, std::string(kSecondMoment) + name, second[i]));
   }
   return snapshot;
 }
@@ -154,15 +307,14 @@ Status LanguageModel::restore(const LoadedTrainingState& state) {
     *to = tensor::from_host<float>(*context_, found->values, shape);
     return to->status();
   };
-  const auto& parameters = gpt_->parameters();
+  const auto& parameters = decoder_->parameters();
   std::vector<Tensor> first(parameters.size()), second(parameters.size());
   for (size_t i = 0; i < parameters.size(); ++i) {
     const tensor::Shape& shape = parameters[i].value.shape();
     SPORKLE_RETURN_IF_ERROR(take(std::string(kFirstMoment) + parameters[i].name, shape, &first[i]));
     SPORKLE_RETURN_IF_ERROR(take(std::string(kSecondMoment) + parameters[i].name, shape, &second[i]));
   }
-  adamw_->first_moments() = std::move(first);
-  adamw_->second_moments() = std::move(second);
+  SPORKLE_RETURN_IF_ERROR(adamw_->set_moments(first, second));
   adamw_->set_step(state.step);
   return {};
 }

@@ -36,14 +36,20 @@ Status check_writable(const std::filesystem::path& directory) {
 
 }  // namespace
 
-Gpt2Shape model_shape(const TrainConfig& config, const Tokenizer& tokenizer) {
-  Gpt2Shape shape;
+ModelShape model_shape(const TrainConfig& config, int64_t vocab_size) {
+  ModelShape shape;
   shape.layers = config.model.layers;
   shape.heads = config.model.heads;
   shape.width = config.model.width;
   shape.context = config.model.context;
-  shape.vocab_size = tokenizer.vocab_size();
+  shape.vocab_size = vocab_size;
   shape.dropout = config.model.dropout;
+  if (config.model.architecture != "llama") return shape;
+  shape.architecture = Architecture::llama;
+  shape.kv_heads = config.model.kv_heads > 0 ? config.model.kv_heads : shape.heads;
+  shape.inner_width = config.model.inner_width > 0 ? config.model.inner_width : (shape.width * 8 / 3 + 63) / 64 * 64;
+  shape.rotary_base = config.model.rotary_base;
+  shape.tied = config.model.head == "tied";
   return shape;
 }
 
@@ -71,9 +77,27 @@ Result<std::unique_ptr<Trainer>> Trainer::create(const TrainConfig& config, cons
   SPORKLE_ASSIGN_OR_RETURN(Dataset dataset, Dataset::open(config.data, config.model.context, progress));
   SPORKLE_RETURN_IF_ERROR(check_writable(config.output.directory));
   std::unique_ptr<Trainer> trainer(new Trainer(config, std::move(dataset)));
-  SPORKLE_ASSIGN_OR_RETURN(
-      trainer->model_, LanguageModel::create(model_shape(config, trainer->dataset_.tokenizer()), config.train, choice));
+  SPORKLE_ASSIGN_OR_RETURN(const std::vector<std::string> devices, hal::parse_device_list(choice.device));
+  const ModelShape shape = model_shape(config, trainer->dataset_.tokenizer().vocab_size());
+  const auto open = [shape, optimization = config.train, choice](const std::string& device) {
+    DeviceChoice one = choice;
+    one.device = device;
+    return LanguageModel::create(shape, optimization, one);
+  };
+  SPORKLE_ASSIGN_OR_RETURN(trainer->model_, open(devices[0]));
   if (resume) SPORKLE_RETURN_IF_ERROR(trainer->resume());
+  if (devices.size() == 1) return trainer;
+  if (config.train.gradient_accumulation < static_cast<int64_t>(devices.size()))
+    return invalid_argument("a step of " + std::to_string(config.train.gradient_accumulation) +
+                            " parts cannot be shared by " + std::to_string(devices.size()) +
+                            " devices: raise train.gradient_accumulation (and lower train.batch_size)");
+  std::vector<std::unique_ptr<LanguageModel>> others;
+  for (const std::string& device : std::span(devices).subspan(1)) {
+    SPORKLE_ASSIGN_OR_RETURN(std::unique_ptr<LanguageModel> other, open(device));
+    others.push_back(std::move(other));
+  }
+  const auto reopen = [open, devices](size_t index) { return open(devices[index + 1]); };
+  SPORKLE_ASSIGN_OR_RETURN(trainer->group_, DataParallel::create(*trainer->model_, std::move(others), reopen));
   return trainer;
 }
 
@@ -101,9 +125,11 @@ Result<StepReport> Trainer::train_step() {
   dataset_.batch(dataset_.training(), seed, step, 0, inputs_, targets_);
   StepReport report;
   report.learning_rate = schedule_.at(static_cast<double>(step_));
-  SPORKLE_ASSIGN_OR_RETURN(
-      const StepResult result,
-      model_->step({inputs_, targets_, rows}, config_.train.gradient_accumulation, report.learning_rate, {seed, step}));
+  const Batch batch{inputs_, targets_, rows};
+  const int64_t parts = config_.train.gradient_accumulation;
+  SPORKLE_ASSIGN_OR_RETURN(const StepResult result,
+                           group_ ? group_->step(batch, parts, report.learning_rate, {seed, step})
+                                  : model_->step(batch, parts, report.learning_rate, {seed, step}));
   ++step_;
   report.step = step_;
   report.loss = result.loss;

@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "nn/schedule.h"
 #include "train/config.h"
+#include "train/data_parallel.h"
 #include "train/dataset.h"
 #include "train/evaluate.h"
 #include "train/language_model.h"
@@ -17,7 +18,7 @@
 namespace sporkle::train {
 
 // The model that a configuration describes for a tokenizer.
-Gpt2Shape model_shape(const TrainConfig& config, const Tokenizer& tokenizer);
+ModelShape model_shape(const TrainConfig& config, int64_t vocab_size);
 nn::LearningRateSchedule learning_rate_schedule(const TrainConfig& config);
 
 struct StepReport {
@@ -47,6 +48,8 @@ class Trainer {
   static Result<std::unique_ptr<Trainer>> create(const TrainConfig& config, const DeviceChoice& choice, bool resume,
                                                  const PrepareProgress& progress = {});
 
+  // The devices of one step: 1, or as many as choice.device lists ("cpu,vulkan:0").
+  size_t device_count() const { return group_ ? group_->device_count() : 1; }
   const TrainConfig& config() const { return config_; }
   const Dataset& dataset() const { return dataset_; }
   LanguageModel& model() { return *model_; }
@@ -71,6 +74,7 @@ class Trainer {
   Dataset dataset_;
   nn::LearningRateSchedule schedule_;
   std::unique_ptr<LanguageModel> model_;
+  std::unique_ptr<DataParallel> group_;  // of several devices, the model's first
   int64_t step_ = 0;
   std::vector<int32_t> inputs_, targets_;
 };

@@ -9,13 +9,13 @@
 #include "base/thread_pool.h"
 #include "tensor/context.h"
 #include "tensor/pointwise.h"
+#include "validate/vector_math.h"
 
 namespace sporkle::validate {
 namespace {
 
 constexpr uint64_t kAll = uint64_t{1} << 32;
 constexpr uint64_t kBlock = uint64_t{1} << 20;  // inputs of one launch
-constexpr float kHuge = std::numeric_limits<float>::max();
 
 double reciprocal(double x) { return 1 / x; }
 double reciprocal_root(double x) { return 1 / std::sqrt(x); }
@@ -26,7 +26,7 @@ MathFunction row(std::string_view name, tensor::Op op, tensor::Tensor (*ours)(co
   const tensor::Accuracy& stated = tensor::pointwise_row(op).accuracy;
   // 0 stands for correctly rounded: half a unit, and what the f64 function's own error adds.
   const double limit = stated.ulp_limit == 0 ? 0.5 + 0x1p-25 : stated.ulp_limit;
-  return {name, ours, exact, c_library, stated.huge ? kHuge : static_cast<float>(stated.highest), limit};
+  return {name, ours, exact, c_library, limit};
 }
 
 // The input that stands for run `i` of `samples`: the first of the runs where they are single inputs, else one inside
@@ -88,8 +88,13 @@ Result<Accuracy> measure_accuracy(const MathFunction& function, const AccuracyOp
   SPORKLE_ASSIGN_OR_RETURN(const std::unique_ptr<tensor::Context> context,
                            tensor::Context::open(options.device, {.threads = options.threads}));
   ThreadPool pool(context->device().info().threads);
+  const Result<VectorFunction> vectors = VectorFunction::open(function.name);
   Accuracy result;
-  std::vector<float> inputs;
+  if (vectors.ok()) {
+    result.c_vectors.emplace();
+    result.c_vector_lanes = vectors->lanes();
+  }
+  std::vector<float> inputs, by_vectors;
   for (uint64_t begin = 0; begin < options.samples; begin += kBlock) {
     const uint64_t count = std::min(kBlock, options.samples - begin);
     inputs.resize(count);
@@ -100,18 +105,25 @@ Result<Accuracy> measure_accuracy(const MathFunction& function, const AccuracyOp
     });
     const tensor::Tensor x = tensor::from_host<float>(*context, inputs, {static_cast<int64_t>(count)});
     SPORKLE_ASSIGN_OR_RETURN(const std::vector<float> found, function.ours(x).to_host<float>());
+    by_vectors.resize(vectors.ok() ? count : 0);
     std::mutex mutex;
     pool.parallel_for(static_cast<int64_t>(count), [&](int64_t first, int64_t end, int) {
-      WorstCase ours, theirs;
+      WorstCase ours, theirs, theirs_by_vectors;
+      if (vectors.ok()) {
+        const size_t begin_at = static_cast<size_t>(first), length = static_cast<size_t>(end - first);
+        vectors->apply(std::span(inputs).subspan(begin_at, length), std::span(by_vectors).subspan(begin_at, length));
+      }
       for (size_t i = static_cast<size_t>(first); i < static_cast<size_t>(end); ++i) {
         const float input = inputs[i];
         const double exact = function.exact(static_cast<double>(input));
-        if (!(std::fabs(input) > function.largest) || std::isinf(input)) judge(&ours, input, found[i], exact);
+        judge(&ours, input, found[i], exact);
         if (function.c_library) judge(&theirs, input, function.c_library(input), exact);
+        if (vectors.ok()) judge(&theirs_by_vectors, input, by_vectors[i], exact);
       }
       const std::scoped_lock lock(mutex);
       merge(&result.ours, ours);
       merge(&result.c_library, theirs);
+      if (result.c_vectors) merge(&*result.c_vectors, theirs_by_vectors);
     });
     result.inputs += count;
     if (options.progress) options.progress(result.inputs);

@@ -1,10 +1,11 @@
 // How accurate the mathematical functions are: the f32 kernels that this machine runs, over all 2^32 inputs or an even
 // sample of them, against the C library's f64 functions (good to about 2^-52, so that errors are known to 2^-28 units),
-// beside the C library's own f32 functions.
+// beside the C library's own f32 functions, for single numbers and for vectors.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -21,8 +22,6 @@ struct MathFunction {
   tensor::Tensor (*ours)(const tensor::Operand& x);
   double (*exact)(double x);
   float (*c_library)(float x);  // null: it has none
-  // Inputs up to this magnitude keep to the limit; beyond, ours only stays within the function's range.
-  float largest = 0;
   double limit_ulp = 0;
 };
 
@@ -39,6 +38,8 @@ struct WorstCase {
 struct Accuracy {
   uint64_t inputs = 0;  // compared, NaNs included
   WorstCase ours, c_library;
+  std::optional<WorstCase> c_vectors;  // none: no such function (vector_math.h)
+  int c_vector_lanes = 0;
   bool holds = false;  // ours.ulp is within the limit
 };
 

@@ -39,7 +39,8 @@ struct Failure {
 };
 
 struct Outcome {
-  int64_t elements = 0;  // checked, of all subjects together
+  int64_t elements = 0;   // checked, of all subjects together
+  int64_t schedules = 0;  // that the call ran under beside the usual one
   double worst_ulp = 0;
   double worst_share = 0;          // of the limit; where the limit is 0, 0 or infinite
   std::optional<Failure> failure;  // the first

@@ -64,8 +64,8 @@ OpCall draw_adamw(Draw& draw) {
   call.apply = [s](std::span<const Tensor> x) {
     std::vector<nn::Parameter> parameters{{"parameter", x[0], true}};
     nn::AdamW optimizer(x[0].context(), s.config, parameters);
-    optimizer.first_moments()[0] = x[2];
-    optimizer.second_moments()[0] = x[3];
+    if (const Status status = optimizer.set_moments(x.subspan(2, 1), x.subspan(3, 1)); !status.ok())
+      return tensor::Tensors(3, tensor::error_tensor(&x[0].context(), status));
     optimizer.set_step(s.step - 1);
     (void)optimizer.update(parameters, x.subspan(1, 1), s.learning_rate);
     return tensor::Tensors{parameters[0].value, optimizer.first_moments()[0], optimizer.second_moments()[0]};

@@ -5,11 +5,12 @@
 
 namespace sporkle::validate {
 
-// Whether an operation's kernels are among those whose schedules matter, and which stand for the others.
-bool has_scheduled_kernels(std::string_view operation);
-
 // Runs the call on every subject `count` times, each kernel under a schedule drawn from its lower::ScheduleSpace, and
-// compares with the interpreter's bits.
+// compares with the interpreter's bits. Outcome::schedules is 0 for an operation whose kernels have no schedules.
 Outcome check_schedules(Bench& bench, const DrawnCall& drawn, tensor::Draw& draw, int count);
+
+// The same on the last subject alone, once for every choice of every item of its kernels' schedules: each schedule
+// differs from the usual one in one item.
+Outcome check_schedule_items(Bench& bench, const DrawnCall& drawn);
 
 }  // namespace sporkle::validate

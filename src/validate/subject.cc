@@ -14,7 +14,7 @@ void append_subjects(const std::string& id, std::vector<Subject>* subjects) {
     subjects->push_back({id, id, [id] { return hal::open_device(id, {.threads = 1}); }});
     return;
   }
-  for (const std::string_view level : codegen::host_cpu_levels())
+  for (const std::string& level : codegen::host_cpu_levels())
     for (const int threads : {1, 2}) {
       hal::DeviceOptions options;
       options.threads = threads;

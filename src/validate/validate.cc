@@ -19,7 +19,8 @@ using tensor::OpRow;
 constexpr int64_t kCallsForAGradient = 2;  // every so many calls, one of the operation's gradient
 constexpr int64_t kCallsForSchedules = 6;  // and one under other schedules
 constexpr int kSchedules = 4;
-constexpr double kUsualType = 0.65;  // share of the calls in the operation's first type
+constexpr int64_t kLeastScheduled = 100, kMostScheduled = 20'000;  // elements
+constexpr double kUsualType = 0.65;                                // share of the calls in the operation's first type
 
 struct Task {
   size_t operation;  // among the rows asked for
@@ -75,9 +76,17 @@ class Run {
     Draw draw(choice.bits(), type, false, options_.scale);
     const DrawnCall drawn = DrawnCall::draw(row, draw);
     add(task, drawn, "values", check_values(bench, drawn, type), [](Report& report) { ++report.calls; });
-    if (has_scheduled_kernels(row.name) && task.call % kCallsForSchedules == 0)
-      add(task, drawn, "schedules", check_schedules(bench, drawn, draw, kSchedules),
-          [](Report& report) { report.schedules += kSchedules; });
+    const auto add_schedules = [&](const DrawnCall& scheduled, const Outcome& outcome) {
+      add(task, scheduled, "schedules", outcome, [&](Report& report) { report.schedules += outcome.schedules; });
+    };
+    if (task.call % kCallsForSchedules == 0) add_schedules(drawn, check_schedules(bench, drawn, draw, kSchedules));
+    if (task.call == 0) {
+      // Of a size at which every item matters, and that is quick. Operations without operands have what they have.
+      DrawnCall whole = drawn;
+      const auto is_fit = [&] { return whole.elements() >= kLeastScheduled && whole.elements() <= kMostScheduled; };
+      for (int attempt = 0; attempt < 100 && !is_fit(); ++attempt) whole = DrawnCall::draw(row, draw);
+      add_schedules(whole, check_schedule_items(bench, whole));
+    }
     if (row.has_gradient && task.call % kCallsForAGradient == 0) {
       Draw small(choice.bits(), DType::f32, true);
       const DrawnCall differentiated = DrawnCall::draw(row, small);

@@ -91,6 +91,29 @@ TEST(PlantedErrorTest, AReorderedSumIsFound) {
   EXPECT_NE(report.failure->what.find("same bits"), std::string::npos) << report.failure->what;
 }
 
+// The usual schedule is right, and so are the few that are drawn; one of those behind them is not.
+TEST(PlantedErrorTest, AScheduleWithOtherBitsIsFound) {
+  int loads = 0;
+  Fault fault;
+  fault.in_code = [&loads](std::string code) {
+    ++loads;
+    return code;
+  };
+  fault.in_read = in_floats([&loads](std::span<float> values) {
+    if (loads == 12 || loads == 13) values[0] = std::nextafter(values[0], INFINITY);
+  });
+  const Report report = validate_one("matmul", faulty("cpu", fault), 1);
+  ASSERT_TRUE(report.failure);
+  EXPECT_EQ(report.failure->check, "schedules");
+}
+
+TEST(ValidateTest, RunsEveryItemOfSchedules) {
+  const Report product = validate_one("matmul", find_subjects({"cpu"})->back(), 1);
+  EXPECT_FALSE(product.failure) << product.failure->what;
+  EXPECT_GT(product.schedules, 10);
+  EXPECT_EQ(validate_one("permute", find_subjects({"reference"})->back(), 1).failures, 0);
+}
+
 TEST(ValidateTest, CoversEveryPointwiseOperation) {
   std::set<std::string_view> names;
   for (const tensor::OpRow& row : operations()) EXPECT_TRUE(names.insert(row.name).second) << row.name << " twice";

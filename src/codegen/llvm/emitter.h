@@ -9,12 +9,12 @@
 #include <string>
 
 #include "base/status.h"
+#include "codegen/cpu_target.h"
 #include "lower/lower.h"
 
 namespace sporkle::codegen::llvm {
 
-// The module's text, with the symbols of codegen/cpu_abi.h. unsupported for what CPU code cannot express yet (f16 and
-// bf16 buffers).
-Result<std::string> emit(const lower::Lowered& lowered);
+// The module's text for a processor, with the symbols of codegen/cpu_abi.h.
+Result<std::string> emit(const lower::Lowered& lowered, const CpuTarget& target);
 
 }  // namespace sporkle::codegen::llvm

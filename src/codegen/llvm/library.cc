@@ -2,8 +2,10 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <mutex>
+#include <utility>
 
 namespace sporkle::codegen::llvm {
 namespace {
@@ -12,6 +14,7 @@ namespace {
 // signatures have been stable since LLVM 3; opaque pointers stand for LLVM's own types.
 using Handle = void*;
 constexpr int kAssemblyFile = 0;    // LLVMAssemblyFile
+constexpr int kReturnStatus = 2;    // LLVMReturnStatusAction
 constexpr int kObjectFile = 1;      // LLVMObjectFile
 constexpr int kCodeGenDefault = 2;  // LLVMCodeGenLevelDefault
 constexpr int kRelocPic = 2;        // LLVMRelocPIC
@@ -23,19 +26,22 @@ constexpr const char* kNames[] = {"libLLVM.so.19.1", "libLLVM-19.so.1", "libLLVM
                                   "libLLVM-18.so",   "libLLVM-17.so.1", "libLLVM-17.so",   "libLLVM-16.so.1",
                                   "libLLVM-16.so",   "libLLVM.so"};
 
+constexpr const char* kInitializeX86[] = {"LLVMInitializeX86TargetInfo", "LLVMInitializeX86Target",
+                                          "LLVMInitializeX86TargetMC", "LLVMInitializeX86AsmPrinter"};
+constexpr const char* kInitializeAArch64[] = {"LLVMInitializeAArch64TargetInfo", "LLVMInitializeAArch64Target",
+                                              "LLVMInitializeAArch64TargetMC", "LLVMInitializeAArch64AsmPrinter"};
+
 }  // namespace
 
 struct Library::Functions {
   std::mutex mutex;
   void (*get_version)(unsigned*, unsigned*, unsigned*);
-  void (*initialize_target_info)();
-  void (*initialize_target)();
-  void (*initialize_target_mc)();
-  void (*initialize_asm_printer)();
+  bool has_aarch64 = false;
   Handle (*context_create)();
   void (*context_dispose)(Handle);
   Handle (*create_memory_buffer)(const char*, size_t, const char*);
   int (*parse_ir)(Handle, Handle, Handle*, char**);
+  int (*verify_module)(Handle, int, char**);
   void (*dispose_module)(Handle);
   void (*dispose_message)(char*);
   int (*get_target_from_triple)(const char*, Handle*, char**);
@@ -79,14 +85,15 @@ Result<Library*> Library::open() {
     function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(symbol);
   };
   bind(f.get_version, "LLVMGetVersion");
-  bind(f.initialize_target_info, "LLVMInitializeX86TargetInfo");
-  bind(f.initialize_target, "LLVMInitializeX86Target");
-  bind(f.initialize_target_mc, "LLVMInitializeX86TargetMC");
-  bind(f.initialize_asm_printer, "LLVMInitializeX86AsmPrinter");
+  // The code generators of this library: X86 always, AArch64 where it was built in.
+  std::vector<void (*)()> x86, aarch64;
+  for (const char* name : kInitializeX86) bind(x86.emplace_back(), name);
+  for (const char* name : kInitializeAArch64) aarch64.push_back(reinterpret_cast<void (*)()>(::dlsym(handle, name)));
   bind(f.context_create, "LLVMContextCreate");
   bind(f.context_dispose, "LLVMContextDispose");
   bind(f.create_memory_buffer, "LLVMCreateMemoryBufferWithMemoryRangeCopy");
   bind(f.parse_ir, "LLVMParseIRInContext");
+  bind(f.verify_module, "LLVMVerifyModule");
   bind(f.dispose_module, "LLVMDisposeModule");
   bind(f.dispose_message, "LLVMDisposeMessage");
   bind(f.get_target_from_triple, "LLVMGetTargetFromTriple");
@@ -109,18 +116,20 @@ Result<Library*> Library::open() {
     return unsupported("libLLVM " + library.version_ +
                        " was found, and version 16 or later is needed; install the "
                        "package libllvm19, or set SPORKLE_LLVM to another library's path");
-  f.initialize_target_info();
-  f.initialize_target();
-  f.initialize_target_mc();
-  f.initialize_asm_printer();
+  for (const auto initialize : x86) initialize();
+  f.has_aarch64 = std::ranges::all_of(aarch64, [](const auto initialize) { return initialize != nullptr; });
+  if (f.has_aarch64)
+    for (const auto initialize : aarch64) initialize();
   library.functions_ = &f;
   return &library;
 }
 
-Result<std::vector<std::byte>> Library::compile(std::string_view ir_text, std::string_view triple, std::string_view cpu,
-                                                std::string_view features, Output output) {
+Result<std::vector<std::byte>> Library::compile(std::string_view ir_text, const CpuTarget& processor, Output output) {
   const int file_type = output == Output::assembly ? kAssemblyFile : kObjectFile;
   Functions& f = *functions_;
+  if (!processor.is_x86() && !f.has_aarch64)
+    return unsupported("libLLVM " + version_ + " was built without AArch64; install the package libllvm19");
+  const std::string triple(processor.triple()), cpu(processor.llvm_cpu()), features = processor.llvm_features();
   const std::lock_guard lock(f.mutex);
   char* message = nullptr;
   const auto failure = [&](const char* what) {
@@ -131,18 +140,21 @@ Result<std::vector<std::byte>> Library::compile(std::string_view ir_text, std::s
   Handle context = f.context_create();
   Handle module = nullptr;
   Handle source = f.create_memory_buffer(ir_text.data(), ir_text.size(), "kernel");  // parse_ir takes ownership
-  if (f.parse_ir(context, source, &module, &message) != 0) {
+  const bool parsed = f.parse_ir(context, source, &module, &message) == 0;
+  if (!parsed || f.verify_module(module, kReturnStatus, &message) != 0) {
     const Status status = failure("LLVM refused the generated IR");
+    if (parsed) f.dispose_module(module);
     f.context_dispose(context);
     return status;
   }
+  if (message) f.dispose_message(std::exchange(message, nullptr));  // the verifier gives one even when all is well
   Handle target = nullptr, machine = nullptr, object = nullptr;
   Status status;
-  if (f.get_target_from_triple(std::string(triple).c_str(), &target, &message) != 0) {
+  if (f.get_target_from_triple(triple.c_str(), &target, &message) != 0) {
     status = failure("LLVM knows no such target");
   } else {
-    machine = f.create_target_machine(target, std::string(triple).c_str(), std::string(cpu).c_str(),
-                                      std::string(features).c_str(), kCodeGenDefault, kRelocPic, kCodeModelSmall);
+    machine = f.create_target_machine(target, triple.c_str(), cpu.c_str(), features.c_str(), kCodeGenDefault, kRelocPic,
+                                      kCodeModelSmall);
     if (f.emit_to_memory_buffer(machine, module, file_type, &message, &object) != 0)
       status = failure("LLVM could not generate code");
   }

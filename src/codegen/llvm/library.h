@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "codegen/cpu_target.h"
 
 namespace sporkle::codegen::llvm {
 
@@ -18,11 +19,12 @@ class Library {
   // "19.1.7"
   const std::string& version() const { return version_; }
 
-  // LLVM IR text to a relocatable object, or to the text of the assembly that makes it. Calls are serialised. internal
-  // carries LLVM's own message.
+  // LLVM IR text, checked by LLVM's verifier, to a relocatable object, or to the text of the assembly that makes it.
+  // Calls are serialised. internal carries LLVM's own message; unsupported says
+  // that this library has no code generator for the target.
   enum class Output { object, assembly };
-  Result<std::vector<std::byte>> compile(std::string_view ir_text, std::string_view triple, std::string_view cpu,
-                                         std::string_view features, Output output = Output::object);
+  Result<std::vector<std::byte>> compile(std::string_view ir_text, const CpuTarget& target,
+                                         Output output = Output::object);
 
  private:
   struct Functions;

@@ -22,9 +22,8 @@ const char* scalar_type(DType type) {
     case DType::u64:
       return "i64";
     case DType::f16:
-      return "half";
     case DType::bf16:
-      return "bfloat";
+      return "i16";
     case DType::f32:
       return "float";
     case DType::f64:
@@ -48,7 +47,8 @@ std::string memory_type(DType type, int width) {
 }
 
 std::string intrinsic_suffix(DType type, int width) {
-  const std::string element = (ir::is_float(type) ? "f" : "i") + std::to_string(8 * ir::dtype_size(type));
+  const bool floating = type == DType::f32 || type == DType::f64;
+  const std::string element = (floating ? "f" : "i") + std::to_string(8 * ir::dtype_size(type));
   return width == 1 ? element : "v" + std::to_string(width) + element;
 }
 

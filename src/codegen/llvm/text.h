@@ -7,7 +7,8 @@
 
 namespace sporkle::codegen::llvm {
 
-// "float", or "<16 x float>" for a width above 1. Booleans are i1 as values and i8 in memory.
+// "float", or "<16 x float>" for a width above 1. Booleans are i1 as values and i8 in memory; f16 and
+// bf16 are their bits, i16.
 std::string value_type(ir::DType type, int width);
 std::string memory_type(ir::DType type, int width);
 // The suffix of an overloaded intrinsic: "f32", "v16f32".

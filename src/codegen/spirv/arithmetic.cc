@@ -9,11 +9,13 @@ using ir::DType;
 using ir::Op;
 using SpvOp = spv::Op;
 
+constexpr uint32_t kAllowContract = 0x10000;  // of FPFastMathMode, with SPV_KHR_float_controls2
+
 }  // namespace
 
 Id Arithmetic::floating(int depth, SpvOp op, DType type, std::initializer_list<Id> operands) {
   const Id result = s_.define(depth, op, m_.value_type(type), operands);
-  m_.decorate(result, spv::Decoration::NoContraction);
+  if (!target_.controls2) m_.decorate(result, spv::Decoration::NoContraction);
   return result;
 }
 
@@ -69,8 +71,10 @@ Id Arithmetic::apply_float(Op op, DType type, int depth, std::span<const Id> v) 
     case Op::div:
       return divide_floats(type, depth, v[0], v[1]);
     case Op::neg:
+      if (type == DType::f32 && !target_.compare32) return with_bits(depth, SpvOp::OpBitwiseXor, v[0], 0x80000000);
       return floating(depth, SpvOp::OpFNegate, type, {v[0]});
     case Op::abs:
+      if (type == DType::f32 && !target_.compare32) return with_bits(depth, SpvOp::OpBitwiseAnd, v[0], 0x7fffffff);
       return extended(depth, GLSLstd450FAbs, type, v.first(1));
     case Op::sqrt:
       return square_root(type, depth, v[0]);
@@ -81,6 +85,12 @@ Id Arithmetic::apply_float(Op op, DType type, int depth, std::span<const Id> v) 
            ", which lowering should have removed");
       return v[0];
   }
+}
+
+// An f32 whose bits are changed: a device that flushes denormal numbers may do so even where only a sign changes.
+Id Arithmetic::with_bits(int depth, SpvOp op, Id a, uint32_t mask) {
+  const Id bits = s_.define(depth, SpvOp::OpBitcast, m_.integer_type(32), {a});
+  return s_.define(depth, SpvOp::OpBitcast, m_.float_type(32), {i32(depth, op, bits, u32(mask))});
 }
 
 Id Arithmetic::apply_boolean(Op op, int depth, std::span<const Id> v) {
@@ -136,6 +146,7 @@ Id Arithmetic::apply_integer(Op op, DType type, int depth, std::span<const Id> v
 }
 
 Id Arithmetic::compare(Op op, DType type, int depth, Id a, Id b) {
+  if (type == DType::f32 && !target_.compare32) return compare_by_difference(op, depth, a, b);
   if (ir::is_float(type)) {
     switch (op) {
       case Op::less:
@@ -159,6 +170,28 @@ Id Arithmetic::compare(Op op, DType type, int depth, Id a, Id b) {
     default:
       return test(depth, type == DType::boolean ? SpvOp::OpLogicalNotEqual : SpvOp::OpINotEqual, a, b);
   }
+}
+
+// With gradual underflow a - b is zero only where a equals b, so the bits of the difference say what a comparison that
+// flushes denormal numbers cannot; it is NaN for NaN and for infinities that are equal.
+Id Arithmetic::compare_by_difference(Op op, int depth, Id a, Id b) {
+  const auto bits = [&](Id x, Id y) {
+    return s_.define(depth, SpvOp::OpBitcast, m_.integer_type(32),
+                     {floating(depth, SpvOp::OpFSub, DType::f32, {x, y})});
+  };
+  // Bits 0x80000001 to 0xff800000: below zero.
+  const auto less = [&](Id x, Id y) {
+    return test(depth, SpvOp::OpULessThan, i32(depth, SpvOp::OpISub, bits(x, y), u32(0x80000001)), u32(0x7f800000));
+  };
+  if (op == Op::less) return less(a, b);
+  if (op == Op::less_equal)
+    return test(depth, SpvOp::OpLogicalAnd, test(depth, SpvOp::OpFOrdLessThanEqual, a, b),
+                s_.define(depth, SpvOp::OpLogicalNot, m_.bool_type(), {less(b, a)}));
+  const Id magnitude = i32(depth, SpvOp::OpBitwiseAnd, bits(a, b), u32(0x7fffffff));
+  const Id differs = test(depth, SpvOp::OpULessThan, i32(depth, SpvOp::OpISub, magnitude, u32(1)), u32(0x7f800000));
+  if (op == Op::not_equal) return test(depth, SpvOp::OpLogicalOr, test(depth, SpvOp::OpFUnordNotEqual, a, b), differs);
+  return test(depth, SpvOp::OpLogicalAnd, test(depth, SpvOp::OpFOrdEqual, a, b),
+              s_.define(depth, SpvOp::OpLogicalNot, m_.bool_type(), {differs}));
 }
 
 // a wins where it is the smaller (larger) or NaN; see ir/node.h.
@@ -224,17 +257,56 @@ Id Arithmetic::square_root(DType type, int depth, Id a) {
 }
 
 Id Arithmetic::fused_multiply_add(DType type, int depth, std::span<const Id> v) {
-  const bool native = type == DType::f32 ? target_.fma32 : target_.fma64;
+  if (type == DType::f32 && contracts_) {
+    const Id t = m_.float_type(32);
+    const Id product = s_.define(depth, SpvOp::OpFMul, t, {v[0], v[1]});
+    const Id sum = s_.define(depth, SpvOp::OpFAdd, t, {product, v[2]});
+    if (target_.controls2) {
+      m_.decorate(product, spv::Decoration::FPFastMathMode, {kAllowContract});
+      m_.decorate(sum, spv::Decoration::FPFastMathMode, {kAllowContract});
+    }
+    return sum;
+  }
+  const bool native = type == DType::f32 ? target_.fma32 || target_.fma32_normal : target_.fma64;
+  const auto exact = [&] {
+    return s_.define(depth, SpvOp::OpFunctionCall, m_.float_type(32), {exact_fma32()}, v.first(3));
+  };
   if (native) {
     const Id result = extended(depth, GLSLstd450Fma, type, v.first(3));
-    m_.decorate(result, spv::Decoration::NoContraction);
-    return result;
+    if (!target_.controls2) m_.decorate(result, spv::Decoration::NoContraction);
+    if (type == DType::f64 || target_.fma32 || !target_.f64) return result;
+    // It is right unless an operand is a denormal number or the result is one, or would be but for the last rounding.
+    const auto magnitude = [&](Id x) {
+      return i32(depth, SpvOp::OpBitwiseAnd, s_.define(depth, SpvOp::OpBitcast, m_.integer_type(32), {x}),
+                 u32(0x7fffffff));
+    };
+    Id doubtful = test(depth, SpvOp::OpULessThan, magnitude(result), u32(0x00800000));
+    for (const Id x : v.first(3))
+      doubtful =
+          test(depth, SpvOp::OpLogicalOr, doubtful,
+               test(depth, SpvOp::OpULessThan, i32(depth, SpvOp::OpISub, magnitude(x), u32(1)), u32(0x007fffff)));
+    return s_.choose(depth, doubtful, m_.float_type(32), result, exact);
   }
-  if (type == DType::f32 && target_.f64)
-    return s_.define(depth, SpvOp::OpFunctionCall, m_.float_type(32), {exact_fma32()}, v.first(3));
+  if (type == DType::f32 && target_.f64) return exact();
   fail("this device has no fused multiply-add of " + std::string(ir::dtype_name(type)) +
        (type == DType::f32 ? ", and no f64 to make one of" : ""));
   return v[0];
+}
+
+// Exact. Of a denormal number, which some devices take for zero, the fraction is converted as the integer that it is.
+Id Arithmetic::widen(int depth, Id a) {
+  const Id f64 = m_.float_type(64);
+  const Id wide = s_.define(depth, SpvOp::OpFConvert, f64, {a});
+  if (target_.widen32) return wide;
+  const Id bits = s_.define(depth, SpvOp::OpBitcast, m_.integer_type(32), {a});
+  const Id magnitude = i32(depth, SpvOp::OpBitwiseAnd, bits, u32(0x7fffffff));
+  const Id unsigned_value =
+      floating(depth, SpvOp::OpFMul, DType::f64,
+               {s_.define(depth, SpvOp::OpConvertUToF, f64, {magnitude}), m_.constant_f64(0x1p-149)});
+  const Id negative = test(depth, SpvOp::OpINotEqual, bits, magnitude);
+  const Id small = select(depth, DType::f64, negative, floating(depth, SpvOp::OpFNegate, DType::f64, {unsigned_value}),
+                          unsigned_value);
+  return select(depth, DType::f64, test(depth, SpvOp::OpULessThan, magnitude, u32(0x00800000)), small, wide);
 }
 
 // fma in f32 by f64 alone: the product is exact there; the sum is rounded to odd, which makes the rounding to f32 that
@@ -256,7 +328,7 @@ Id Arithmetic::exact_fma32() {
   scopes.open(entry);
   scopes.start_block(0, entry);
   Id wide[3];
-  for (size_t i = 0; i < 3; ++i) wide[i] = scopes.define(0, SpvOp::OpFConvert, f64, {arguments[i]});
+  for (size_t i = 0; i < 3; ++i) wide[i] = in.widen(0, arguments[i]);
   const auto f = [&](SpvOp op, Id a, Id b) { return in.floating(0, op, DType::f64, {a, b}); };
   const Id product = f(SpvOp::OpFMul, wide[0], wide[1]), sum = f(SpvOp::OpFAdd, product, wide[2]);
   // The rounding error of the sum (Knuth's TwoSum); NaN where the sum is no number.

@@ -16,7 +16,10 @@ namespace sporkle::codegen::spirv {
 
 class Arithmetic {
  public:
-  Arithmetic(Scopes& scopes, const VulkanTarget& target) : s_(scopes), m_(scopes.module()), target_(target) {}
+  // `contracts`: a fused multiply-add of f32 may be written as a product and a sum that the target is known to contract
+  // (VulkanTarget::contract32).
+  Arithmetic(Scopes& scopes, const VulkanTarget& target, bool contracts = false)
+      : s_(scopes), m_(scopes.module()), target_(target), contracts_(contracts && target.contract32) {}
 
   // The operations from add to bitcast in ir::Op; arguments as ir::apply takes them. Emitted to scope `depth`.
   Id apply(ir::Op op, ir::DType type, ir::DType from, int depth, std::span<const Id> v);
@@ -44,12 +47,16 @@ class Arithmetic {
   Id apply_integer(ir::Op op, ir::DType type, int depth, std::span<const Id> v);
   Id apply_boolean(ir::Op op, int depth, std::span<const Id> v);
   Id compare(ir::Op op, ir::DType type, int depth, Id a, Id b);
+  // The same for f32 where the device's comparisons take denormal numbers for zeros.
+  Id compare_by_difference(ir::Op op, int depth, Id a, Id b);
   Id extremum(ir::Op op, ir::DType type, int depth, Id a, Id b);
   Id divide(ir::Op op, ir::DType type, int depth, Id a, Id b);
   Id divide_floats(ir::DType type, int depth, Id a, Id b);
   Id square_root(ir::DType type, int depth, Id a);
   Id fused_multiply_add(ir::DType type, int depth, std::span<const Id> v);
   Id exact_fma32();
+  Id with_bits(int depth, spv::Op op, Id a, uint32_t mask);
+  Id widen(int depth, Id a);  // f32 to f64
 
   Id cast(ir::DType to, ir::DType from, int depth, Id a);
   Id bitcast(ir::DType to, ir::DType from, int depth, Id a);
@@ -66,6 +73,7 @@ class Arithmetic {
   Scopes& s_;
   Module& m_;
   const VulkanTarget& target_;
+  const bool contracts_;
   Id exact_fma32_ = 0;  // the function, once it is there
   Status status_;
 };

@@ -27,8 +27,8 @@ Id Arithmetic::cast(DType to, DType from, int depth, Id a) {
   const Id target = m_.value_type(to);
   if (from == DType::boolean)
     return select(depth, to, a, m_.constant(to, ir::constant_bits(to, 1)), m_.constant(to, 0));
-  if (to == DType::boolean)
-    return test(depth, ir::is_float(from) ? SpvOp::OpFUnordNotEqual : SpvOp::OpINotEqual, a, m_.constant(from, 0));
+  if (to == DType::boolean) return compare(ir::Op::not_equal, from, depth, a, m_.constant(from, 0));
+  if (from == DType::f32 && to == DType::f64) return widen(depth, a);
   if (ir::is_float(from) && ir::is_float(to)) return s_.define(depth, SpvOp::OpFConvert, target, {a});
   if (ir::is_float(from)) return float_to_integer(to, from, depth, a);
   if (ir::is_float(to))

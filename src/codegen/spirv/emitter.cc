@@ -6,6 +6,8 @@
 #include <unordered_set>
 #include <utility>
 
+#include "codegen/matrix_product.h"
+#include "codegen/spirv/arguments.h"
 #include "codegen/spirv/arithmetic.h"
 #include "codegen/spirv/memory_use.h"
 #include "codegen/spirv/scopes.h"
@@ -25,6 +27,24 @@ using SpvOp = spv::Op;
 
 constexpr uint32_t kWorkgroup = 128;
 constexpr int64_t kScratchAlignment = 16;
+constexpr int64_t kVector = 4;
+
+// The constant among an index's terms.
+int64_t constant_term(const Node* index) {
+  if (index->is_constant()) return index->value;
+  return index->op == Op::add ? constant_term(index->src(0)) + constant_term(index->src(1)) : 0;
+}
+
+// An index as that of the first of four elements side by side, and which of them it is.
+struct VectorElement {
+  const Node* first;
+  int64_t element;
+};
+std::optional<VectorElement> vector_element(ir::Builder& b, const Node* index) {
+  const int64_t element = constant_term(index) & (kVector - 1);
+  const Node* first = b.sub(index, b.integer(element));
+  return known_multiple(first) % kVector == 0 ? std::optional(VectorElement{first, element}) : std::nullopt;
+}
 
 class Emitter {
  public:
@@ -32,9 +52,11 @@ class Emitter {
       : kernel_(kernel),
         target_(target),
         s_(m_),
-        arithmetic_(s_, target),
+        arguments_(s_, kernel),
         memory_(kernel),
-        workgroup_(kernel, 1024 * target.shared_kib) {}
+        workgroup_(kernel, 1024 * target.shared_kib),
+        // Chains of products in tiles are where the speed counts, and the only thing that such kernels do with f32.
+        arithmetic_(s_, target, workgroup_.is_used()) {}
 
   Result<GpuCode> run();
 
@@ -44,22 +66,23 @@ class Emitter {
   Value compute(const Node* node);
   int depth_of(const Node* node, std::unordered_map<const Node*, int>& memo);
   Value load(const Node* node);
+  // The load as a part of one of four elements side by side in workgroup memory; nothing where it is none.
+  std::optional<Value> load_from_vector(const Node* node);
   void reduce(const std::vector<const Node*>& group);
   Id combine(const Node* node, Id a, Id b);
   // The lanes of a reduction joined by its tree.
   Id join(const Node* node, std::vector<Id> lanes, int depth);
 
   // ---- Arguments and memory ----
-  Id push_constant(uint32_t word);
-  Id argument(size_t number);
   Id base_address(const Node* memory);
   Id register_of(const Node* scratch, const Node* index);
   Id shared_array(const Node* scratch);
-  // What can be done outside of a branch that reaches the memory.
-  void prepare(const Node* memory);
+  // Workgroup memory is laid out in vectors of four, to be read at once, where every access is to a known one of them.
+  void find_vectors();
+  // What can be done outside of a branch that reaches the memory there.
+  void prepare(const Node* memory, const Node* index);
   // The operands of a load or store that say where: a pointer, and its alignment in device memory.
   Words place(const Node* memory, const Node* index, Id index_value, int depth);
-  Id load_word(Id address, int depth);
 
   // ---- Statements ----
   void statements(std::span<const Node* const> list);
@@ -99,21 +122,20 @@ class Emitter {
   const VulkanTarget& target_;
   Module m_;
   Scopes s_;
-  Arithmetic arithmetic_;
+  Arguments arguments_;
   MemoryUse memory_;
   std::vector<const Node*> scratches_;
   Workgroup workgroup_;
+  Arithmetic arithmetic_;
   Workgroup::Traffic pending_;  // since the last barrier
   const Node* thread_loop_ = nullptr;
-  bool arguments_inline_ = true;
-  Id push_constants_ = 0;
   Id number_ = 0, local_number_ = 0;  // the variables of the invocation's or workgroup's number, and of that within it
   Id invocation_ = 0;                 // of the workgroup, in scope 0
   Words function_variables_;
   std::map<std::pair<const Node*, int64_t>, Id> registers_;
   std::unordered_map<const Node*, Id> shared_arrays_;
+  std::unordered_set<const Node*> in_vectors_;    // of workgroup memory
   Id iteration_in_dispatch_ = 0, iteration_ = 0;  // of the thread loop, in scope 0
-  std::unordered_map<uint32_t, Id> push_constant_words_;
   std::unordered_map<const Node*, Id> base_addresses_;
   Status status_;
 };
@@ -151,7 +173,7 @@ Value Emitter::emit(const Node* node) {
 Value Emitter::compute(const Node* node) {
   if (node->op == Op::scalar) {
     const size_t number = kernel_.buffers.size() + static_cast<size_t>(node->value);
-    return {arithmetic_.from_bits(node->type, 0, argument(number)), 0};
+    return {arithmetic_.from_bits(node->type, 0, arguments_.bits(number)), 0};
   }
   if (node->op == Op::load) return load(node);
   if (node->op < Op::add || node->op > Op::bitcast) {
@@ -169,7 +191,30 @@ Value Emitter::compute(const Node* node) {
   return {arithmetic_.apply(node->op, node->type, node->src(0)->type, depth, v), depth};
 }
 
+std::optional<Value> Emitter::load_from_vector(const Node* node) {
+  const Node* memory = node->src(0);
+  if (!in_vectors_.contains(memory) || node->source_count > 2) return std::nullopt;
+  ir::Builder b(*kernel_.context);
+  const auto [first_index, element] = *vector_element(b, node->src(1));
+  const Node* first = b.load(memory, first_index);
+  const int depth = s_.innermost();
+  const Value* known = s_.find_vector(first);
+  if (!known) {
+    const Id vector = m_.vector_type(m_.memory_type(memory->type), kVector), u32 = m_.integer_type(32);
+    const Id narrow = s_.define(depth, SpvOp::OpUConvert, u32, {emit(first_index).id});
+    const Id line = s_.define(depth, SpvOp::OpShiftRightLogical, u32, {narrow, m_.constant_u32(2)});
+    const Id at = s_.define(depth, SpvOp::OpAccessChain, m_.pointer_type(spv::StorageClass::Workgroup, vector),
+                            {shared_array(memory), line});
+    s_.remember_vector(first, {s_.define(depth, SpvOp::OpLoad, vector, {at}), depth});
+    known = s_.find_vector(first);
+  }
+  const Id loaded = s_.define(depth, SpvOp::OpCompositeExtract, m_.memory_type(memory->type),
+                              {known->id, static_cast<uint32_t>(element)});
+  return Value{arithmetic_.from_memory(memory->type, depth, loaded), depth};
+}
+
 Value Emitter::load(const Node* node) {
+  if (const std::optional<Value> part = load_from_vector(node)) return *part;
   const Node* memory = node->src(0);
   const Value index = emit(node->src(1));
   const bool is_masked = node->source_count > 2;
@@ -187,7 +232,7 @@ Value Emitter::load(const Node* node) {
     const Id loaded = s_.define(depth, SpvOp::OpLoad, m_.memory_type(memory->type), {}, operands);
     return arithmetic_.from_memory(memory->type, depth, loaded);
   };
-  prepare(memory);
+  prepare(memory, node->src(1));
   if (!is_masked) return {read(), depth};
   return {s_.choose(depth, mask.id, m_.value_type(memory->type), otherwise.id, read), depth};
 }
@@ -314,30 +359,6 @@ void Emitter::prepare_reductions(std::span<const Node* const> roots) {
 
 // ------------------------------------------------------------------------------------------------ memory
 
-Id Emitter::push_constant(uint32_t word) {
-  if (const auto found = push_constant_words_.find(word); found != push_constant_words_.end()) return found->second;
-  const Id u64 = m_.integer_type(64);
-  const Id at = s_.define(0, SpvOp::OpAccessChain, m_.pointer_type(spv::StorageClass::PushConstant, u64),
-                          {push_constants_, m_.constant_u32(0), m_.constant_u32(word)});
-  return push_constant_words_[word] = s_.define(0, SpvOp::OpLoad, u64, {at});
-}
-
-Id Emitter::load_word(Id address, int depth) {
-  const Id u64 = m_.integer_type(64);
-  const Id at = s_.define(depth, SpvOp::OpConvertUToPtr, m_.pointer_type(spv::StorageClass::PhysicalStorageBuffer, u64),
-                          {address});
-  return s_.define(depth, SpvOp::OpLoad, u64, {at, static_cast<uint32_t>(spv::MemoryAccessMask::Aligned), 8});
-}
-
-// The 64 bits of an argument: the buffers' addresses, then the scalars.
-Id Emitter::argument(size_t number) {
-  constexpr uint32_t header = kPushConstantHeaderWords;
-  if (arguments_inline_) return push_constant(header + static_cast<uint32_t>(number));
-  const Id address =
-      s_.define(0, SpvOp::OpIAdd, m_.integer_type(64), {push_constant(header), m_.constant_u64(8 * number)});
-  return load_word(address, 0);
-}
-
 // The bytes of the scratch areas in front of this one (nullptr: of all), each filled up to kScratchAlignment.
 const Node* Emitter::scratch_bytes_before(const Node* scratch) {
   ir::Builder b(*kernel_.context);
@@ -355,12 +376,12 @@ Id Emitter::base_address(const Node* memory) {
   if (const auto found = base_addresses_.find(memory); found != base_addresses_.end()) return found->second;
   Id address;
   if (memory->op == Op::buffer) {
-    address = argument(static_cast<size_t>(memory->value));
+    address = arguments_.bits(static_cast<size_t>(memory->value));
   } else {
     const Id u64 = m_.integer_type(64);
     const Id size = emit(scratch_bytes_before(nullptr)).id, before = emit(scratch_bytes_before(memory)).id;
     address = s_.define(0, SpvOp::OpIMul, u64, {iteration_in_dispatch_, size});
-    address = s_.define(0, SpvOp::OpIAdd, u64, {push_constant(2), address});
+    address = s_.define(0, SpvOp::OpIAdd, u64, {arguments_.word(2), address});
     address = s_.define(0, SpvOp::OpIAdd, u64, {address, before});
   }
   return base_addresses_[memory] = address;
@@ -380,13 +401,34 @@ Id Emitter::register_of(const Node* scratch, const Node* index) {
 Id Emitter::shared_array(const Node* scratch) {
   Id& variable = shared_arrays_[scratch];
   if (variable == 0) {
-    const Id array = m_.array_type(m_.memory_type(scratch->type), static_cast<uint32_t>(scratch->src(0)->value));
+    const bool vectors = in_vectors_.contains(scratch);
+    const Id element = m_.memory_type(scratch->type);
+    const Id array = m_.array_type(vectors ? m_.vector_type(element, kVector) : element,
+                                   static_cast<uint32_t>(scratch->src(0)->value / (vectors ? kVector : 1)));
     variable = m_.global_variable(spv::StorageClass::Workgroup, array);
   }
   return variable;
 }
 
-void Emitter::prepare(const Node* memory) {
+void Emitter::find_vectors() {
+  ir::Builder b(*kernel_.context);
+  std::unordered_map<const Node*, bool> all;
+  ir::visit_post_order(kernel_.body, [&](const Node* node) {
+    if ((node->op != Op::load && node->op != Op::store) || node->src(0)->op != Op::scratch) return;
+    const Node* scratch = node->src(0);
+    if (workgroup_.place(scratch) != Workgroup::Place::shared || ir::dtype_size(scratch->type) != 4 ||
+        scratch->src(0)->value % kVector != 0)
+      return;
+    bool& in_vectors = all.try_emplace(scratch, true).first->second;
+    in_vectors = in_vectors && vector_element(b, node->src(1));
+  });
+  for (const auto& [scratch, in_vectors] : all)
+    if (in_vectors) in_vectors_.insert(scratch);
+}
+
+void Emitter::prepare(const Node* memory, const Node* index) {
+  ir::Builder b(*kernel_.context);
+  if (in_vectors_.contains(memory)) emit(vector_element(b, index)->first);
   if (memory->op == Op::buffer || workgroup_.place(memory) == Workgroup::Place::device) base_address(memory);
 }
 
@@ -395,9 +437,17 @@ Words Emitter::place(const Node* memory, const Node* index, Id index_value, int 
   if (where == Workgroup::Place::registers) return {register_of(memory, index)};
   const Id element = m_.memory_type(memory->type);
   if (where == Workgroup::Place::shared) {
-    const Id narrow = s_.define(depth, SpvOp::OpUConvert, m_.integer_type(32), {index_value});
-    return {s_.define(depth, SpvOp::OpAccessChain, m_.pointer_type(spv::StorageClass::Workgroup, element),
-                      {shared_array(memory), narrow})};
+    const Id u32 = m_.integer_type(32), type = m_.pointer_type(spv::StorageClass::Workgroup, element);
+    if (!in_vectors_.contains(memory)) {
+      const Id narrow = s_.define(depth, SpvOp::OpUConvert, u32, {index_value});
+      return {s_.define(depth, SpvOp::OpAccessChain, type, {shared_array(memory), narrow})};
+    }
+    ir::Builder b(*kernel_.context);
+    const VectorElement at = *vector_element(b, index);
+    const Id narrow = s_.define(depth, SpvOp::OpUConvert, u32, {emit(at.first).id});
+    const Id line = s_.define(depth, SpvOp::OpShiftRightLogical, u32, {narrow, m_.constant_u32(2)});
+    return {s_.define(depth, SpvOp::OpAccessChain, type,
+                      {shared_array(memory), line, m_.constant_u32(static_cast<uint32_t>(at.element))})};
   }
   const Id u64 = m_.integer_type(64);
   const uint32_t size = static_cast<uint32_t>(ir::dtype_size(memory->type));
@@ -420,7 +470,7 @@ void Emitter::write(const Write& write) {
     operands.insert(operands.begin() + 1, arithmetic_.to_memory(memory->type, depth, write.value));
     s_.line(depth, SpvOp::OpStore, {}, operands);
   };
-  prepare(memory);
+  prepare(memory, write.store->src(1));
   if (write.mask != 0)
     s_.when(depth, write.mask, store);
   else
@@ -596,21 +646,9 @@ Status Emitter::check_target() const {
 void Emitter::define_interface() {
   m_.capability(spv::Capability::Shader);
   m_.capability(spv::Capability::PhysicalStorageBufferAddresses);
-  const size_t arguments = kernel_.buffers.size() + kernel_.scalars.size();
-  arguments_inline_ = arguments <= kMaxInlineArguments;
-  const uint32_t words = static_cast<uint32_t>(kPushConstantHeaderWords + (arguments_inline_ ? arguments : 1));
-  const Id block = m_.define_global(SpvOp::OpTypeStruct, {m_.array_type(m_.integer_type(64), words, 8)});
-  m_.decorate(block, spv::Decoration::Block);
-  m_.decorate_member(block, 0, spv::Decoration::Offset, 0);
-  push_constants_ = m_.global_variable(spv::StorageClass::PushConstant, block);
-  const auto builtin = [&](Id type, spv::BuiltIn what) {
-    const Id variable = m_.global_variable(spv::StorageClass::Input, type);
-    m_.decorate(variable, spv::Decoration::BuiltIn, {static_cast<uint32_t>(what)});
-    return variable;
-  };
-  number_ = builtin(m_.vector_type(m_.integer_type(32), 3),
-                    workgroup_.is_used() ? spv::BuiltIn::WorkgroupId : spv::BuiltIn::GlobalInvocationId);
-  if (workgroup_.is_used()) local_number_ = builtin(m_.integer_type(32), spv::BuiltIn::LocalInvocationIndex);
+  number_ = m_.builtin(m_.vector_type(m_.integer_type(32), 3),
+                       workgroup_.is_used() ? spv::BuiltIn::WorkgroupId : spv::BuiltIn::GlobalInvocationId);
+  if (workgroup_.is_used()) local_number_ = m_.builtin(m_.integer_type(32), spv::BuiltIn::LocalInvocationIndex);
 }
 
 Result<GpuCode> Emitter::run() {
@@ -620,6 +658,7 @@ Result<GpuCode> Emitter::run() {
     if (node->op == Op::loop && node->src(0)->range_kind() == RangeKind::thread) thread_loop_ = node;
   });
   std::ranges::sort(scratches_, {}, &Node::value);
+  find_vectors();
   define_interface();
 
   const Id u32 = m_.integer_type(32), u64 = m_.integer_type(64);
@@ -629,10 +668,10 @@ Result<GpuCode> Emitter::run() {
   const Id at = s_.define(0, SpvOp::OpLoad, m_.vector_type(u32, 3), {number_});
   const Id number = s_.define(0, SpvOp::OpCompositeExtract, u32, {at, 0});
   iteration_in_dispatch_ = s_.define(0, SpvOp::OpUConvert, u64, {number});
-  iteration_ = s_.define(0, SpvOp::OpIAdd, u64, {push_constant(0), iteration_in_dispatch_});
+  iteration_ = s_.define(0, SpvOp::OpIAdd, u64, {arguments_.word(0), iteration_in_dispatch_});
   if (workgroup_.is_used())
     invocation_ = s_.define(0, SpvOp::OpUConvert, u64, {s_.define(0, SpvOp::OpLoad, u32, {local_number_})});
-  const Id runs = s_.define(0, SpvOp::OpSLessThan, m_.bool_type(), {iteration_, push_constant(1)});
+  const Id runs = s_.define(0, SpvOp::OpSLessThan, m_.bool_type(), {iteration_, arguments_.word(1)});
   s_.line(0, SpvOp::OpSelectionMerge, {exit, 0});
   s_.line(0, SpvOp::OpBranchConditional, {runs, inside, exit});
   s_.start_block(0, inside);
@@ -663,15 +702,20 @@ Result<GpuCode> Emitter::run() {
   };
   control(target_.rte32, spv::Capability::RoundingModeRTE, spv::ExecutionMode::RoundingModeRTE, 32);
   control(target_.rte64, spv::Capability::RoundingModeRTE, spv::ExecutionMode::RoundingModeRTE, 64);
-  control(target_.nan32, spv::Capability::SignedZeroInfNanPreserve, spv::ExecutionMode::SignedZeroInfNanPreserve, 32);
-  control(target_.nan64, spv::Capability::SignedZeroInfNanPreserve, spv::ExecutionMode::SignedZeroInfNanPreserve, 64);
+  // Where products and sums are to be contracted, and only all or nothing can be said of a kernel, it must be nothing.
+  const bool contracts = target_.contract32 && workgroup_.is_used();
+  if (target_.controls2) m_.fast_math_default(function, target_.f64);
+  control(!target_.controls2 && target_.nan32 && !contracts, spv::Capability::SignedZeroInfNanPreserve,
+          spv::ExecutionMode::SignedZeroInfNanPreserve, 32);
+  control(!target_.controls2 && target_.nan64 && !contracts, spv::Capability::SignedZeroInfNanPreserve,
+          spv::ExecutionMode::SignedZeroInfNanPreserve, 64);
   control(target_.denormal32, spv::Capability::DenormPreserve, spv::ExecutionMode::DenormPreserve, 32);
   control(target_.denormal64, spv::Capability::DenormPreserve, spv::ExecutionMode::DenormPreserve, 64);
 
   GpuCode code;
   for (const ir::BufferArgument& buffer : kernel_.buffers)
     code.buffers.push_back({static_cast<uint32_t>(ir::dtype_size(buffer.type)), buffer.access});
-  code.arguments_inline = arguments_inline_;
+  code.arguments_inline = arguments_.are_inline();
   code.workgroup_size = workgroup_.is_used() ? workgroup_.invocations() : kWorkgroup;
   code.iterations_per_workgroup = workgroup_.is_used() ? 1 : kWorkgroup;
   code.shared_bytes = workgroup_.shared_bytes();

@@ -2,6 +2,8 @@
 
 #include <bit>
 
+#include "codegen/spirv/cooperative.h"
+
 namespace sporkle::codegen::spirv {
 namespace {
 
@@ -25,6 +27,17 @@ Words literal(std::string_view text) {
 
 void Module::execution_mode(Id entry, spv::ExecutionMode mode, std::initializer_list<uint32_t> operands) {
   append(modes_, spv::Op::OpExecutionMode, {entry, number(mode)}, std::span(operands.begin(), operands.size()));
+}
+
+void Module::fast_math_default(Id entry, bool f64) {
+  constexpr auto float_controls2 = static_cast<spv::Capability>(6029);
+  constexpr auto fast_math_default_mode = static_cast<spv::ExecutionMode>(6028);
+  capability(float_controls2);
+  extension("SPV_KHR_float_controls2");
+  for (const uint32_t bits : {32u, 64u})
+    if (bits == 32 || f64)
+      append(modes_, spv::Op::OpExecutionModeId,
+             {entry, number(fast_math_default_mode), float_type(bits), constant_u32(0)});
 }
 
 void Module::decorate(Id target, spv::Decoration decoration, std::initializer_list<uint32_t> operands) {
@@ -58,6 +71,24 @@ Id Module::integer_type(uint32_t bits) {
 Id Module::float_type(uint32_t bits) {
   if (bits == 64) capability(spv::Capability::Float64);
   return unique(spv::Op::OpTypeFloat, {}, {bits});
+}
+
+Id Module::bfloat16_type() { return unique(spv::Op::OpTypeFloat, {}, {16, cooperative::kBFloat16Encoding}); }
+
+void Module::use_vulkan_memory_model() {
+  vulkan_memory_model_ = true;
+  capability(spv::Capability::VulkanMemoryModel);
+}
+
+Id Module::runtime_array_block(Id element, uint32_t stride_bytes) {
+  Id& block = blocks_[{element, stride_bytes}];
+  if (block != 0) return block;
+  const Id array = define_global(spv::Op::OpTypeRuntimeArray, {element});
+  decorate(array, spv::Decoration::ArrayStride, {stride_bytes});
+  block = define_global(spv::Op::OpTypeStruct, {array});
+  decorate(block, spv::Decoration::Block);
+  decorate_member(block, 0, spv::Decoration::Offset, 0);
+  return block;
 }
 
 Id Module::array_type(Id element, uint32_t count, uint32_t stride_bytes) {
@@ -147,6 +178,12 @@ Id Module::global_variable(spv::StorageClass storage, Id pointee) {
   return variable;
 }
 
+Id Module::builtin(Id type, spv::BuiltIn what) {
+  const Id variable = global_variable(spv::StorageClass::Input, type);
+  decorate(variable, spv::Decoration::BuiltIn, {number(what)});
+  return variable;
+}
+
 Id Module::glsl() {
   if (glsl_ == 0) glsl_ = fresh();
   return glsl_;
@@ -155,9 +192,11 @@ Id Module::glsl() {
 Words Module::assemble(Id entry, uint32_t workgroup_size) const {
   Words words{spv::MagicNumber, kVersion, 0, next_id_, 0};
   for (const uint32_t capability : capabilities_) append(words, spv::Op::OpCapability, {capability});
+  for (const std::string& name : extensions_) append(words, spv::Op::OpExtension, {}, literal(name));
   if (glsl_ != 0) append(words, spv::Op::OpExtInstImport, {glsl_}, literal("GLSL.std.450"));
   append(words, spv::Op::OpMemoryModel,
-         {number(spv::AddressingModel::PhysicalStorageBuffer64), number(spv::MemoryModel::GLSL450)});
+         {number(spv::AddressingModel::PhysicalStorageBuffer64),
+          number(vulkan_memory_model_ ? spv::MemoryModel::Vulkan : spv::MemoryModel::GLSL450)});
   Words interface = literal("main");
   interface.insert(interface.end(), variables_.begin(), variables_.end());
   append(words, spv::Op::OpEntryPoint, {number(spv::ExecutionModel::GLCompute), entry}, interface);

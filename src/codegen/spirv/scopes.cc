@@ -24,8 +24,17 @@ const Value* Scopes::find(const ir::Node* node) const {
   return nullptr;
 }
 
+const Value* Scopes::find_vector(const ir::Node* first) const {
+  for (const auto& scope : scopes_)
+    if (const auto found = scope->vectors.find(first); found != scope->vectors.end()) return &found->second;
+  return nullptr;
+}
+
 void Scopes::forget(const std::function<bool(const ir::Node*)>& stale) {
-  for (const auto& scope : scopes_) std::erase_if(scope->values, [&](const auto& entry) { return stale(entry.first); });
+  for (const auto& scope : scopes_) {
+    std::erase_if(scope->values, [&](const auto& entry) { return stale(entry.first); });
+    std::erase_if(scope->vectors, [&](const auto& entry) { return stale(entry.first); });
+  }
 }
 
 Id Scopes::define(int depth, spv::Op op, Id type, std::initializer_list<uint32_t> operands,

@@ -24,6 +24,7 @@ struct Scope {
   Words text;
   Id label = 0;  // of the block that the text ends in
   std::unordered_map<const ir::Node*, Value> values;
+  std::unordered_map<const ir::Node*, Value> vectors;  // four elements side by side, by the load of the first
 };
 
 class Scopes {
@@ -38,6 +39,8 @@ class Scopes {
 
   const Value* find(const ir::Node* node) const;
   void remember(const ir::Node* node, Value value) { at(value.depth).values.emplace(node, value); }
+  const Value* find_vector(const ir::Node* first) const;
+  void remember_vector(const ir::Node* first, Value value) { at(value.depth).vectors.emplace(first, value); }
   // Forgets the values of the nodes that `stale` names, in every scope.
   void forget(const std::function<bool(const ir::Node*)>& stale);
 

@@ -9,39 +9,20 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
-#include <limits>
 #include <optional>
 #include <type_traits>
 #include <utility>
 #include <vector>
+
+#include "hal/cpu/elf_machine.h"
 
 namespace sporkle::hal {
 namespace {
 
 constexpr size_t kLargestObject = size_t{64} << 20;
 constexpr size_t kLargestAlignment = 4096;
-constexpr size_t kStubBytes = 8;  // jmp *displacement(%rip), padded
-
-#if defined(__x86_64__)
-constexpr uint16_t kMachine = EM_X86_64;
-#else
-constexpr uint16_t kMachine = EM_NONE;
-#endif
 
 Status corrupt(std::string what) { return corrupt_data("object file: " + std::move(what)); }
-
-std::string_view machine_name(uint16_t machine) {
-  switch (machine) {
-    case EM_X86_64:
-      return "x86-64";
-    case EM_AARCH64:
-      return "AArch64";
-    case EM_RISCV:
-      return "RISC-V";
-    default:
-      return "an unknown processor";
-  }
-}
 
 // The address of a symbol that objects may use from outside themselves; nullptr for any other.
 const void* external_address(std::string_view name) {
@@ -129,10 +110,10 @@ class Loader {
     uint32_t symbol;
     int64_t addend;
   };
-  static size_t width(uint32_t type);
   uint64_t address(const Symbol& symbol, const std::byte* memory) const;
 
   FileView file_;
+  const uint16_t machine_ = host_machine();
   std::vector<Section> sections_;
   std::vector<Symbol> symbols_;
   std::vector<Relocation> relocations_;
@@ -146,9 +127,9 @@ Status Loader::read_sections() {
   if (header->e_ident[EI_CLASS] != ELFCLASS64 || header->e_ident[EI_DATA] != ELFDATA2LSB)
     return corrupt("it is not 64-bit little-endian ELF");
   if (header->e_type != ET_REL) return corrupt("it is not relocatable");
-  if (header->e_machine != kMachine) {
+  if (header->e_machine != machine_) {
     return unsupported("object file: it is made for " + std::string(machine_name(header->e_machine)) +
-                       ", and this processor is " + std::string(machine_name(kMachine)));
+                       ", and this processor is " + std::string(machine_name(machine_)));
   }
   const uint64_t count = header->e_shnum;
   if (header->e_shentsize != sizeof(Elf64_Shdr) || !file_.contains(header->e_shoff, count * sizeof(Elf64_Shdr)))
@@ -220,24 +201,6 @@ Status Loader::read_symbols() {
   return {};
 }
 
-// Bytes that a relocation of this type changes; 0 for a type that is not known.
-size_t Loader::width(uint32_t type) {
-  switch (type) {
-    case R_X86_64_64:
-      return 8;
-    case R_X86_64_PC32:
-    case R_X86_64_PLT32:
-    case R_X86_64_32:
-    case R_X86_64_32S:
-    case R_X86_64_GOTPCREL:
-    case R_X86_64_GOTPCRELX:
-    case R_X86_64_REX_GOTPCRELX:
-      return 4;
-    default:
-      return 0;
-  }
-}
-
 Status Loader::scan_relocations() {
   size_t got_entries = 0, stubs = 0;
   for (const Section& table : sections_) {
@@ -252,8 +215,8 @@ Status Loader::scan_relocations() {
       const Elf64_Rela entry = *file_.read<Elf64_Rela>(header.sh_offset + offset);
       const auto type = static_cast<uint32_t>(ELF64_R_TYPE(entry.r_info));
       const auto index = static_cast<uint32_t>(ELF64_R_SYM(entry.r_info));
-      if (type == R_X86_64_NONE) continue;
-      const size_t size = width(type);
+      if (is_no_relocation(machine_, type)) continue;
+      const size_t size = relocation_width(machine_, type);
       if (size == 0) return corrupt("relocation type " + std::to_string(type) + " is not known");
       if (entry.r_offset > target.header.sh_size || size > target.header.sh_size - entry.r_offset)
         return corrupt("a relocation passes the end of section " + std::string(target.name));
@@ -266,12 +229,11 @@ Status Loader::scan_relocations() {
       if (symbol.section != SHN_UNDEF && symbol.section != SHN_ABS && !sections_[symbol.section].loaded)
         return corrupt("a relocation needs section " + std::string(sections_[symbol.section].name) +
                        ", which is not loaded");
-      const bool through_got =
-          type == R_X86_64_GOTPCREL || type == R_X86_64_GOTPCRELX || type == R_X86_64_REX_GOTPCRELX;
-      const bool far_call = symbol.external && (type == R_X86_64_PLT32 || type == R_X86_64_PC32);
+      const bool through_got = goes_through_got(machine_, type);
+      const bool far_call = symbol.external && may_call(machine_, type);
       // Offsets are within their table until lay_out knows where the tables lie.
-      if ((through_got || far_call) && !symbol.got_offset) symbol.got_offset = got_entries++ * sizeof(uint64_t);
-      if (far_call && !symbol.stub_offset) symbol.stub_offset = stubs++ * kStubBytes;
+      if (through_got && !symbol.got_offset) symbol.got_offset = got_entries++ * sizeof(uint64_t);
+      if (far_call && !symbol.stub_offset) symbol.stub_offset = stubs++ * stub_bytes(machine_);
       relocations_.push_back({entry.r_offset, static_cast<uint32_t>(header.sh_info), type, index, entry.r_addend});
     }
   }
@@ -299,7 +261,7 @@ Status Loader::lay_out() {
     }
   };
   bool fits = place_sections(/*executable=*/true);
-  place_table(&Symbol::stub_offset, kStubBytes);
+  place_table(&Symbol::stub_offset, stub_bytes(machine_));
   code_bytes_ = end = round_up(end, page);
   fits = fits && place_sections(/*executable=*/false);
   place_table(&Symbol::got_offset, sizeof(uint64_t));
@@ -324,16 +286,8 @@ uint64_t Loader::address(const Symbol& symbol, const std::byte* memory) const {
 }
 
 void Loader::write_stubs(std::byte* memory) const {
-  for (const Symbol& symbol : symbols_) {
-    if (!symbol.stub_offset) continue;
-    const auto displacement =
-        static_cast<int32_t>(static_cast<int64_t>(*symbol.got_offset) - static_cast<int64_t>(*symbol.stub_offset + 6));
-    std::byte* stub = memory + *symbol.stub_offset;
-    stub[0] = std::byte{0xff};  // jmp *displacement(%rip)
-    stub[1] = std::byte{0x25};
-    ::memcpy(stub + 2, &displacement, sizeof displacement);
-    stub[6] = stub[7] = std::byte{0xcc};
-  }
+  for (const Symbol& symbol : symbols_)
+    if (symbol.stub_offset) write_stub(machine_, memory + *symbol.stub_offset, address(symbol, memory));
 }
 
 Status Loader::apply_relocations(std::byte* memory) const {
@@ -346,36 +300,16 @@ Status Loader::apply_relocations(std::byte* memory) const {
     const Symbol& symbol = symbols_[relocation.symbol];
     std::byte* place = memory + sections_[relocation.section].offset + relocation.place;
     uint64_t target = address(symbol, memory);
-    const auto addend = static_cast<uint64_t>(relocation.addend);
-    const auto here = reinterpret_cast<uint64_t>(place);
-    bool in_range = true;
-    uint64_t value = 0;
-    switch (relocation.type) {
-      case R_X86_64_64:
-        value = target + addend;
-        break;
-      case R_X86_64_32:
-        value = target + addend;
-        in_range = value <= std::numeric_limits<uint32_t>::max();
-        break;
-      case R_X86_64_32S:
-        value = target + addend;
-        in_range = std::in_range<int32_t>(static_cast<int64_t>(value));
-        break;
-      default:  // relative to the place: to the symbol, its stub, or its entry in the global offset table
-        if (relocation.type != R_X86_64_PC32 && relocation.type != R_X86_64_PLT32) {
-          target = reinterpret_cast<uint64_t>(memory + *symbol.got_offset);
-        } else if (symbol.stub_offset) {
-          target = reinterpret_cast<uint64_t>(memory + *symbol.stub_offset);
-        }
-        value = target + addend - here;
-        in_range = std::in_range<int32_t>(static_cast<int64_t>(value));
+    if (goes_through_got(machine_, relocation.type)) {
+      target = reinterpret_cast<uint64_t>(memory + *symbol.got_offset);
+    } else if (symbol.stub_offset && may_call(machine_, relocation.type)) {
+      target = reinterpret_cast<uint64_t>(memory + *symbol.stub_offset);
     }
-    if (!in_range) {
+    target += static_cast<uint64_t>(relocation.addend);
+    if (!relocate(machine_, relocation.type, place, reinterpret_cast<uint64_t>(place), target)) {
       return corrupt("a 32-bit relocation of type " + std::to_string(relocation.type) + " against \"" +
                      std::string(symbol.name) + "\" is out of range; compile position-independent code");
     }
-    ::memcpy(place, &value, width(relocation.type));
   }
   return {};
 }
@@ -426,6 +360,7 @@ Result<LoadedObject> load_elf_object(std::span<const std::byte> file) {
   loader.copy_contents(memory);
   loader.write_stubs(memory);
   SPORKLE_RETURN_IF_ERROR(loader.apply_relocations(memory));
+  __builtin___clear_cache(reinterpret_cast<char*>(memory), reinterpret_cast<char*>(memory) + loader.code_bytes());
   if (::mprotect(memory, loader.code_bytes(), PROT_READ | PROT_EXEC) != 0)
     return errno_status(errno, "cannot make code executable");
   if (size > loader.code_bytes() &&

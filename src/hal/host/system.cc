@@ -1,9 +1,11 @@
 #include "hal/host/system.h"
 
 #include <sched.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cstdlib>
 #include <fstream>
@@ -75,22 +77,54 @@ int usable_cores() {
   return std::max(1, cores);
 }
 
+namespace {
+
+// Cores left to compute with, at most what is usable.
+Result<int> unreserved_cores() {
+  const int usable = std::min(usable_cores(), kMostThreads);
+  const char* text = std::getenv("SPORKLE_RESERVE_CORES");
+  if (!text || !*text) return usable;
+  const auto reserved = parse_number(text);
+  if (!reserved || *reserved < 0)
+    return invalid_argument("SPORKLE_RESERVE_CORES is \"" + std::string(text) +
+                            "\": give the number of cores to leave alone, or unset it");
+  if (*reserved >= usable)
+    return invalid_argument("reserving " + std::to_string(*reserved) + " of " + std::to_string(usable) +
+                            " cores leaves none to compute with; reserve at most " + std::to_string(usable - 1));
+  return usable - static_cast<int>(*reserved);
+}
+
+}  // namespace
+
 Result<int> thread_count(int requested) {
+  SPORKLE_ASSIGN_OR_RETURN(const int cores, unreserved_cores());
+  const char* reserve = std::getenv("SPORKLE_RESERVE_CORES");
+  const bool reserves = reserve && *reserve && std::string_view(reserve) != "0";
+  std::string asked = std::to_string(requested) + " threads asked for";
+  int64_t wanted = requested;
   if (requested == 0) {
     const char* text = std::getenv("SPORKLE_THREADS");
-    if (!text || !*text) return std::min(usable_cores(), kMostThreads);
-    const auto number = parse_number(text);
-    if (!number || *number < 1 || *number > kMostThreads) {
-      return invalid_argument("SPORKLE_THREADS is \"" + std::string(text) + "\": give a number from 1 to " +
-                              std::to_string(kMostThreads) + ", or unset it to use every core");
-    }
-    return static_cast<int>(*number);
+    if (!text || !*text) return cores;
+    asked = "SPORKLE_THREADS is \"" + std::string(text) + "\"";
+    wanted = parse_number(text).value_or(0);
   }
-  if (requested < 0 || requested > kMostThreads) {
-    return invalid_argument(std::to_string(requested) + " threads asked for: give a number from 1 to " +
-                            std::to_string(kMostThreads) + ", or 0 to use every core");
+  if (wanted < 1 || wanted > kMostThreads) {
+    return invalid_argument(asked + ": give a number from 1 to " + std::to_string(kMostThreads) +
+                            (requested == 0 ? ", or unset it to use every core" : ", or 0 to use every core"));
   }
-  return requested;
+  return static_cast<int>(reserves ? std::min<int64_t>(wanted, cores) : wanted);
+}
+
+Status set_nice_level(int level) {
+  if (level < 0 || level > kMostNice)
+    return invalid_argument("a nice level of " + std::to_string(level) + " was asked for: give a number from 0 (the " +
+                            "usual one) to " + std::to_string(kMostNice) + " (computes only when nobody else does)");
+  // Of this thread, and of those that it starts from now on.
+  errno = 0;
+  if (const int now = ::getpriority(PRIO_PROCESS, 0); errno == 0 && now >= level) return {};
+  if (::setpriority(PRIO_PROCESS, 0, level) != 0)
+    return errno_status(errno, "cannot set the nice level " + std::to_string(level));
+  return {};
 }
 
 uint64_t usable_memory_bytes() {

@@ -1,6 +1,7 @@
 #include "hal/vulkan/context.h"
 
 #include "base/file.h"
+#include "hal/vulkan/optional_features.h"
 
 namespace sporkle::hal {
 
@@ -11,7 +12,7 @@ Result<std::shared_ptr<VulkanContext>> VulkanContext::open(std::shared_ptr<Vulka
   context->id_ = "vulkan:" + std::to_string(index);
   context->functions_ = instance->functions();
   context->physical_device_ = device;
-  SPORKLE_ASSIGN_OR_RETURN(context->description_, describe(context->functions_, device, options));
+  SPORKLE_ASSIGN_OR_RETURN(context->description_, describe(*instance, context->functions_, device, options));
   const VulkanDescription& description = context->description_;
   const codegen::VulkanTarget& target = description.target;
 
@@ -20,6 +21,10 @@ Result<std::shared_ptr<VulkanContext>> VulkanContext::open(std::shared_ptr<Vulka
   features12.bufferDeviceAddress = VK_TRUE;
   features12.timelineSemaphore = VK_TRUE;
   features12.storageBuffer8BitAccess = target.storage8;
+  OptionalFeatures optional(target, nullptr);
+  features12.pNext = optional.chain();
+  features12.vulkanMemoryModel = target.matrix_f16 || target.matrix_bf16;
+  features12.shaderFloat16 = target.matrix_f16;
   VkPhysicalDeviceVulkan11Features features11 = {};
   features11.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES;
   features11.pNext = &features12;
@@ -36,14 +41,15 @@ Result<std::shared_ptr<VulkanContext>> VulkanContext::open(std::shared_ptr<Vulka
   queue.queueFamilyIndex = description.queue_family;
   queue.queueCount = 1;
   queue.pQueuePriorities = &priority;
-  const char* budget = VK_EXT_MEMORY_BUDGET_EXTENSION_NAME;
+  std::vector<const char*> extensions = optional.extensions();
+  if (description.memory_budget) extensions.push_back(VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
   VkDeviceCreateInfo create = {};
   create.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO;
   create.pNext = &features2;
   create.queueCreateInfoCount = 1;
   create.pQueueCreateInfos = &queue;
-  create.enabledExtensionCount = description.memory_budget ? 1 : 0;
-  create.ppEnabledExtensionNames = &budget;
+  create.enabledExtensionCount = static_cast<uint32_t>(extensions.size());
+  create.ppEnabledExtensionNames = extensions.data();
   SPORKLE_RETURN_IF_ERROR(vulkan_status(context->functions_.vkCreateDevice(device, &create, nullptr, &context->device_),
                                         "opening " + std::string(description.properties.deviceName)));
   SPORKLE_RETURN_IF_ERROR(context->functions_.load_device(context->device_));

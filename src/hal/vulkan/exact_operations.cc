@@ -15,6 +15,9 @@ struct Operation {
   bool codegen::VulkanTarget::*flag;
 };
 constexpr Operation kOperations[] = {
+    // What the sequences below build on comes first.
+    {"comparison", ir::DType::f32, &codegen::VulkanTarget::compare32},
+    {"widening", ir::DType::f32, &codegen::VulkanTarget::widen32},
     {"fma", ir::DType::f32, &codegen::VulkanTarget::fma32},
     {"fma", ir::DType::f64, &codegen::VulkanTarget::fma64},
     {"division", ir::DType::f32, &codegen::VulkanTarget::div32},
@@ -40,13 +43,25 @@ Result<codegen::VulkanTarget> find_exact_operations(Device& device, const codege
   }
 
   codegen::VulkanTarget found = offered;
-  for (const Operation& operation : kOperations) {
-    if (operation.type == ir::DType::f64 && !offered.f64) continue;
-    codegen::VulkanTarget trial = offered;
+  found.controls2 = false;
+  const auto try_flag = [&](const Operation& operation, bool controls2) -> Status {
+    codegen::VulkanTarget trial = found;
     trial.*operation.flag = true;
+    trial.controls2 = controls2;
     const auto exact = is_exact(device, operation.name, operation.type, trial.text());
     if (exact.status().code() == Code::unavailable) return exact.status();  // the device is lost
-    found.*operation.flag = exact.ok() && *exact;
+    if (exact.ok() && *exact) found = trial;
+    return {};
+  };
+  for (const Operation& operation : kOperations) {
+    if ((operation.type == ir::DType::f64 || operation.name == "widening") && !offered.f64) continue;
+    SPORKLE_RETURN_IF_ERROR(try_flag(operation, false));
+  }
+  if (!found.fma32 && offered.f64) {
+    SPORKLE_RETURN_IF_ERROR(try_flag({"fma", ir::DType::f32, &codegen::VulkanTarget::fma32_normal}, false));
+    constexpr Operation contraction{"fma of a workgroup", ir::DType::f32, &codegen::VulkanTarget::contract32};
+    if (offered.controls2) SPORKLE_RETURN_IF_ERROR(try_flag(contraction, true));
+    if (!found.contract32) SPORKLE_RETURN_IF_ERROR(try_flag(contraction, false));
   }
   std::error_code error;
   std::filesystem::create_directories(folder, error);

@@ -1,5 +1,7 @@
 #include "hal/vulkan/executable.h"
 
+#include <algorithm>
+
 #include "hal/host/command_checks.h"
 
 namespace sporkle::hal {
@@ -22,7 +24,7 @@ Result<std::shared_ptr<VulkanExecutable>> VulkanExecutable::load(std::shared_ptr
                        std::to_string(target.shared_kib * 1024));
   std::shared_ptr<VulkanExecutable> executable(new VulkanExecutable(std::move(context), std::move(*code)));
   for (const codegen::GpuBuffer& buffer : executable->code_.buffers)
-    executable->element_sizes_.push_back(static_cast<int>(buffer.element_bytes));
+    executable->element_sizes_.push_back(static_cast<int>(std::max(buffer.element_bytes, buffer.alignment_bytes)));
   SPORKLE_RETURN_IF_ERROR(executable->create_pipeline());
   return executable;
 }

@@ -6,8 +6,10 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 
 #include "base/log.h"
+#include "hal/vulkan/optional_features.h"
 
 namespace sporkle::hal {
 namespace {
@@ -118,6 +120,19 @@ codegen::VulkanTarget offered(const VkPhysicalDeviceProperties& properties, cons
   return target;
 }
 
+// One more instance, for the rest of the process: without any the loader unloads the drivers, and NVIDIA's (580) cannot
+// be loaded again after a few times.
+void keep_drivers(const VulkanFunctions& functions, const VkApplicationInfo& application) {
+  static std::once_flag once;
+  std::call_once(once, [&] {
+    VkInstanceCreateInfo create = {};
+    create.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO;
+    create.pApplicationInfo = &application;
+    static VkInstance kept = nullptr;
+    functions.vkCreateInstance(&create, nullptr, &kept);
+  });
+}
+
 }  // namespace
 
 uint64_t vulkan_validation_messages() { return validation_messages; }
@@ -162,6 +177,7 @@ Result<std::shared_ptr<VulkanInstance>> VulkanInstance::open(const VulkanOptions
     create.enabledExtensionCount = 1;
     create.ppEnabledExtensionNames = &extension;
   }
+  keep_drivers(functions, application);
   const VkResult created = functions.vkCreateInstance(&create, nullptr, &instance->instance_);
   if (created == VK_ERROR_INCOMPATIBLE_DRIVER) return unsupported(no_driver_message());
   SPORKLE_RETURN_IF_ERROR(vulkan_status(created, "starting Vulkan"));
@@ -189,8 +205,8 @@ Result<std::vector<VkPhysicalDevice>> VulkanInstance::devices() const {
   return devices;
 }
 
-Result<VulkanDescription> describe(const VulkanFunctions& functions, VkPhysicalDevice device,
-                                   const VulkanOptions& options) {
+Result<VulkanDescription> describe(const VulkanInstance& instance, const VulkanFunctions& functions,
+                                   VkPhysicalDevice device, const VulkanOptions& options) {
   VulkanDescription result;
   functions.vkGetPhysicalDeviceProperties(device, &result.properties);
   const VkPhysicalDeviceProperties& properties = result.properties;
@@ -222,6 +238,7 @@ Result<VulkanDescription> describe(const VulkanFunctions& functions, VkPhysicalD
 
   SPORKLE_RETURN_IF_ERROR(check_required(properties, features2.features, features12));
   result.target = offered(properties, features2.features, features11, features12, properties11, properties12);
+  find_optional_features(functions, instance.handle(), device, &result.target);
   result.driver = std::string(properties12.driverName) + ", " + properties12.driverInfo;
   result.largest_allocation_bytes = properties11.maxMemoryAllocationSize;
   result.memory_budget = has_extension(functions, device, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);

@@ -20,6 +20,7 @@ class VulkanInstance {
   VulkanInstance& operator=(const VulkanInstance&) = delete;
 
   const VulkanFunctions& functions() const { return functions_; }
+  VkInstance handle() const { return instance_; }
   Result<std::vector<VkPhysicalDevice>> devices() const;
 
  private:
@@ -45,8 +46,8 @@ struct VulkanDescription {
 };
 
 // unsupported names what the device lacks.
-Result<VulkanDescription> describe(const VulkanFunctions& functions, VkPhysicalDevice device,
-                                   const VulkanOptions& options);
+Result<VulkanDescription> describe(const VulkanInstance& instance, const VulkanFunctions& functions,
+                                   VkPhysicalDevice device, const VulkanOptions& options);
 
 // Why there may be no GPU although the machine has one: a sentence about the first render node in `folder` (/dev/dri)
 // that `may_open` refuses, or "".

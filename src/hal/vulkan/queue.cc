@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "base/trace.h"
 #include "hal/host/waiting_submissions.h"
+#include "hal/launch_trace.h"
 
 namespace sporkle::hal {
 namespace {
@@ -81,7 +83,8 @@ Status VulkanQueue::start(Submission& submission) {
   if (!submission.resources.pool) {
     SPORKLE_ASSIGN_OR_RETURN(submission.resources, RecordingResources::create(*context_));
   }
-  Recorder recorder(*context_, submission.resources, memory_, slice_seconds_);
+  submission.watched = launches_are_watched();
+  Recorder recorder(*context_, submission.resources, memory_, slice_seconds_, submission.watched);
   SPORKLE_RETURN_IF_ERROR(recorder.record(submission.commands));
   submission.measurements = recorder.take_measurements();
   submission.kept = recorder.take_kept();
@@ -127,6 +130,7 @@ Status VulkanQueue::hand_over(const Submission& submission, size_t buffer_count)
 
 void VulkanQueue::retire_until(std::stop_token stop) {
   const VulkanFunctions& functions = context_->functions();
+  if (trace::on()) trace::name_thread(context_->id());
   for (;;) {
     uint64_t number = 0;
     {
@@ -186,10 +190,25 @@ Status VulkanQueue::read_clocks(const Submission& submission) {
   for (const Recorder::Measurement& m : submission.measurements)
     m.executable->measured(
         m.scalars, std::max(1e-12, seconds(ticks[m.query], ticks[m.query + 1]) / static_cast<double>(m.iterations)));
+  if (submission.watched) report_launches(submission, ticks);
   std::lock_guard lock(mutex_);
   busy_seconds_ += seconds(std::max(ticks[0], last_tick_), ticks[1]);
   last_tick_ = std::max(last_tick_, ticks[1]);
   return {};
+}
+
+void VulkanQueue::report_launches(const Submission& submission, std::span<const uint64_t> ticks) {
+  const double tick_ns = static_cast<double>(context_->description().properties.limits.timestampPeriod);
+  const auto device_ns = [&](uint64_t tick) { return static_cast<int64_t>(static_cast<double>(tick) * tick_ns); };
+  const int64_t offset_ns = trace::now_ns() - device_ns(ticks[1]);
+  clock_offset_ns_ = std::min(clock_offset_ns_.value_or(offset_ns), offset_ns);
+  DeviceInfo device;
+  device.id = context_->id();
+  for (const Recorder::Measurement& m : submission.measurements) {
+    const auto& command = std::get<DispatchCommand>(submission.commands.commands()[m.command]);
+    const int64_t start_ns = device_ns(ticks[m.query]) + *clock_offset_ns_;
+    report_launch(device, command, start_ns, std::max(start_ns, device_ns(ticks[m.query + 1]) + *clock_offset_ns_));
+  }
 }
 
 void VulkanQueue::drain() {

@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <unordered_map>
 
@@ -43,6 +44,7 @@ class VulkanQueue {
     std::vector<Recorder::Measurement> measurements;
     std::vector<BufferRef> kept;
     uint32_t query_count = 0;
+    bool watched = false;
   };
 
   VulkanQueue(std::shared_ptr<VulkanContext> context, std::shared_ptr<VulkanMemory> own,
@@ -52,6 +54,7 @@ class VulkanQueue {
   void retire_until(std::stop_token stop);
   void retire(Submission& submission, Status status);
   Status read_clocks(const Submission& submission);
+  void report_launches(const Submission& submission, std::span<const uint64_t> ticks);
 
   const std::shared_ptr<VulkanContext> context_;
   const double slice_seconds_;
@@ -70,6 +73,10 @@ class VulkanQueue {
   Status first_failure_;
   double busy_seconds_ = 0;
   uint64_t last_tick_ = 0;  // where the time counted so far ends
+
+  // Of the retirement thread: trace::now_ns() less the device's clock. A submission is noticed after its end, so the
+  // smallest difference seen is the nearest to the truth.
+  std::optional<int64_t> clock_offset_ns_;
 
   std::jthread retirement_;
 };

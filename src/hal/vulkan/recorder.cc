@@ -25,17 +25,26 @@ Result<RecordingResources> RecordingResources::create(const VulkanContext& conte
   SPORKLE_RETURN_IF_ERROR(
       context.status(context.functions().vkCreateCommandPool(context.device(), &pool, nullptr, &result.pool),
                      "creating a command pool"));
-  VkQueryPoolCreateInfo queries = {};
-  queries.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO;
-  queries.queryType = VK_QUERY_TYPE_TIMESTAMP;
-  queries.queryCount = Recorder::kQueries;
-  const Status created = context.status(
-      context.functions().vkCreateQueryPool(context.device(), &queries, nullptr, &result.queries), "creating clocks");
+  const Status created = result.need_queries(context, Recorder::kQueries);
   if (!created.ok()) {
     result.destroy(context);
     return created;
   }
   return result;
+}
+
+Status RecordingResources::need_queries(const VulkanContext& context, uint32_t count) {
+  if (count <= query_count) return {};
+  if (queries) context.functions().vkDestroyQueryPool(context.device(), std::exchange(queries, {}), nullptr);
+  query_count = 0;
+  VkQueryPoolCreateInfo create = {};
+  create.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO;
+  create.queryType = VK_QUERY_TYPE_TIMESTAMP;
+  create.queryCount = count;
+  SPORKLE_RETURN_IF_ERROR(context.status(
+      context.functions().vkCreateQueryPool(context.device(), &create, nullptr, &queries), "creating clocks"));
+  query_count = count;
+  return {};
 }
 
 void RecordingResources::destroy(const VulkanContext& context) {
@@ -46,12 +55,18 @@ void RecordingResources::destroy(const VulkanContext& context) {
 Status Recorder::record(const CommandBuffer& commands) {
   SPORKLE_RETURN_IF_ERROR(
       context_.status(f_.vkResetCommandPool(context_.device(), resources_.pool, 0), "resetting a command pool"));
+  if (watched_) {
+    const auto count = static_cast<uint32_t>(2 + 2 * commands.commands().size());
+    SPORKLE_RETURN_IF_ERROR(resources_.need_queries(context_, count));
+  }
   SPORKLE_RETURN_IF_ERROR(begin());
-  f_.vkCmdResetQueryPool(current_, resources_.queries, 0, kQueries);
+  f_.vkCmdResetQueryPool(current_, resources_.queries, 0, resources_.query_count);
   barrier();  // against what was submitted before
   timestamp(0);
-  for (const CommandBuffer::Command& command : commands.commands())
+  for (const CommandBuffer::Command& command : commands.commands()) {
     SPORKLE_RETURN_IF_ERROR(std::visit([this](const auto& c) { return record(c); }, command));
+    ++command_;
+  }
   timestamp(1);
   return end();
 }
@@ -206,7 +221,7 @@ Status Recorder::record(const DispatchCommand& command) {
     block.push_back(address);
   }
 
-  const bool measure = seconds_per_iteration == 0 && next_query_ + 2 <= kQueries;
+  const bool measure = (watched_ || seconds_per_iteration == 0) && next_query_ + 2 <= resources_.query_count;
   if (measure) {
     barrier();
     timestamp(next_query_);
@@ -215,7 +230,7 @@ Status Recorder::record(const DispatchCommand& command) {
   SPORKLE_RETURN_IF_ERROR(dispatch_pieces(*executable, sizes.iterations, piece, seconds_per_iteration, block));
   if (measure) {
     timestamp(next_query_ + 1);
-    measurements_.push_back({executable, command.scalars, sizes.iterations, next_query_});
+    measurements_.push_back({executable, command.scalars, sizes.iterations, next_query_, command_});
     next_query_ += 2;
   }
   return {};

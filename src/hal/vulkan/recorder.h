@@ -16,8 +16,11 @@ struct RecordingResources {
   VkCommandPool pool = VK_NULL_HANDLE;
   std::vector<VkCommandBuffer> buffers;
   VkQueryPool queries = VK_NULL_HANDLE;
+  uint32_t query_count = 0;
 
   static Result<RecordingResources> create(const VulkanContext& context);
+  // At least `count` queries.
+  Status need_queries(const VulkanContext& context, uint32_t count);
   void destroy(const VulkanContext& context);
 };
 
@@ -33,12 +36,20 @@ class Recorder {
     std::vector<uint64_t> scalars;
     int64_t iterations;
     uint32_t query;
+    size_t command;  // its index among the commands
   };
   // Queries 0 and 1 stand around everything.
   static constexpr uint32_t kQueries = 130;
 
-  Recorder(const VulkanContext& context, RecordingResources& resources, const Memory& memory, double slice_seconds)
-      : context_(context), f_(context.functions()), resources_(resources), memory_(memory), slice_(slice_seconds) {}
+  // `watched`: clocks stand around every dispatch, which then waits for the one before.
+  Recorder(const VulkanContext& context, RecordingResources& resources, const Memory& memory, double slice_seconds,
+           bool watched)
+      : context_(context),
+        f_(context.functions()),
+        resources_(resources),
+        memory_(memory),
+        slice_(slice_seconds),
+        watched_(watched) {}
 
   // The commands have been checked.
   Status record(const CommandBuffer& commands);
@@ -71,6 +82,8 @@ class Recorder {
   RecordingResources& resources_;
   const Memory& memory_;
   const double slice_;
+  const bool watched_;
+  size_t command_ = 0;  // the index of the one being recorded
   VkCommandBuffer current_ = nullptr;
   size_t used_ = 0;
   uint32_t next_query_ = 2;

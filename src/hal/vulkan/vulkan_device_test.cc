@@ -266,11 +266,11 @@ TEST_F(Vulkan, CopiesThroughStagingWhereTheHostCannotReachMemory) {
 
 TEST_F(Vulkan, CutsLongDispatches) {
   options_.intercept = inject_faults;
-  options_.slice_seconds = 1e-7;
+  options_.slice_seconds = 1e-10;  // less than a workgroup takes on any device
   const std::shared_ptr<Device> device = open();
   ASSERT_TRUE(device);
   const ExecutableRef add = load_add(*device);
-  const size_t n = 100'003;
+  const size_t n = 10'003;
   const std::vector<float> zeros(n);
   std::vector<float> x(n), y(n);
   std::iota(x.begin(), x.end(), 0.0f);
@@ -279,16 +279,18 @@ TEST_F(Vulkan, CutsLongDispatches) {
   CommandBuffer commands;
   commands.dispatch(add, {{in}, {out}}, {n, std::bit_cast<uint32_t>(1.0f)});
   for (int run = 0; run < 2; ++run) {
-    driver.submit.calls = 0;
     ASSERT_TRUE(device->write({out}, std::as_bytes(std::span(zeros))).ok());
+    driver.submit.calls = 0;  // writing and reading may take submissions of their own
     ASSERT_TRUE(device->submit(commands).ok());
+    ASSERT_TRUE(device->wait_idle().ok());
+    const int submissions = driver.submit.calls;
     ASSERT_TRUE(device->read({out}, std::as_writable_bytes(std::span(y))).ok());
     for (size_t i = 0; i < n; ++i) ASSERT_EQ(y[i], x[i] + 1) << i;
     // Once it is known how long it takes, its pieces are handed to the device one by one.
     if (run == 0) {
-      EXPECT_EQ(driver.submit.calls, 1);
+      EXPECT_EQ(submissions, 1);
     } else {
-      EXPECT_GT(driver.submit.calls, 10);
+      EXPECT_GT(submissions, 10);
     }
   }
 }
@@ -331,8 +333,9 @@ TEST_F(Vulkan, KeepsPipelinesOnDisk) {
   for (const std::string& bad : {std::string(), std::string("rubbish"), good.substr(0, good.size() - 1), good + "x"}) {
     ASSERT_TRUE(write_file_atomically(files()[0], bad).ok());
     use();
+    // Written anew: how much a driver puts into it is its affair (one that has a disk cache of its own puts little).
     EXPECT_EQ(read_file(files()[0])->substr(0, 20), good.substr(0, 20)) << bad.size();
-    EXPECT_EQ(read_file(files()[0])->size(), good.size());
+    EXPECT_TRUE(*read_file(files()[0]) != bad) << bad.size();
   }
 }
 

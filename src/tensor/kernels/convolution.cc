@@ -2,6 +2,8 @@
 // ever lies in memory. See kernels/matmul.cc for the tiles and kernels/convolution.h for the images.
 #include "tensor/kernels/convolution.h"
 
+#include <span>
+
 #include "tensor/context.h"
 
 namespace sporkle::tensor {
@@ -21,17 +23,20 @@ struct Tile {
   int rows, vectors;
 };
 
-// The tile that wastes the fewest columns, the widest among equals. The accumulators, one row of a panel and a
-// broadcast element fit the vector registers (32 with AVX-512, else 16) with some to spare for the allocator.
-Tile choose_tile(int vector_width, int lanes, int64_t columns) {
-  constexpr Tile kLarge[] = {{5, 4}, {10, 2}, {10, 1}}, kSmall[] = {{3, 4}, {5, 2}, {6, 1}};
+// The tile that wastes the least of a product of these rows and columns, the first among equals. The accumulators, one
+// row of a panel and a broadcast element fit the vector registers (32 with AVX-512, else 16). What is left of the rows
+// goes in smaller tiles, which load as much for less arithmetic.
+Tile choose_tile(int vector_width, int lanes, int64_t rows, int64_t columns) {
+  constexpr Tile kLarge[] = {{8, 3}, {6, 4}, {4, 6}, {8, 2}, {8, 1}}, kSmall[] = {{4, 3}, {3, 4}, {6, 2}, {6, 1}};
+  constexpr double kRemainder = 0.3;
   Tile best{};
-  int64_t best_total = 0;
-  for (const Tile& tile : vector_width >= 16 ? kLarge : kSmall) {
-    const int64_t total = divide_up(columns, int64_t{lanes} * tile.vectors) * lanes * tile.vectors;
-    if (best.rows != 0 && total >= best_total) continue;
+  double best_cost = 0;
+  for (const Tile& tile : vector_width >= 16 ? std::span<const Tile>(kLarge) : std::span<const Tile>(kSmall)) {
+    const double padded = static_cast<double>(divide_up(columns, int64_t{lanes} * tile.vectors) * tile.vectors);
+    const double cost = padded * (static_cast<double>(rows) + (rows % tile.rows != 0 ? kRemainder * tile.rows : 0));
+    if (best.rows != 0 && cost >= best_cost * 0.99) continue;
     best = tile;
-    best_total = total;
+    best_cost = cost;
   }
   return best;
 }
@@ -46,7 +51,7 @@ struct Tiling {
 
 Tiling make_tiling(Context& context, DType dtype, int64_t batches, int64_t rows, int64_t columns) {
   const int lanes = std::max(context.vector_width() * 4 / ir::dtype_size(dtype), 1);
-  const Tile tile = choose_tile(context.vector_width(), lanes, columns);
+  const Tile tile = choose_tile(context.vector_width(), lanes, rows, columns);
   const std::string vector = "vec" + std::to_string(lanes);
   Tiling tiling{lanes, lanes * tile.vectors, rows, ""};
   tiling.schedule = "tile:thread m:tile" + std::to_string(tile.rows) + " n:" + vector +
@@ -169,6 +174,7 @@ KernelCall convolve_pass(const ConvolutionShape& shape, const Tiling& tiling, in
   KernelCall call;
   call.key = key_of("conv2d", shape, tiling, continues);
   call.schedule = tiling.schedule + " pack:vec" + std::to_string(tiling.lanes);
+  if (const int vectors = tiling.width / tiling.lanes; vectors > 1) call.schedule += "x" + std::to_string(vectors);
   call.define = [shape, continues, panel_width = tiling.width](KernelBuilder& k) {
     const DType type = shape.dtype;
     std::optional<Buffer> start;

@@ -1,6 +1,8 @@
 // Matrix products equal the plain loop of fused multiply-adds bit for bit, whatever the shapes, strides, device and
 // number of threads.
+#include "hal/registry.h"
 #include "tensor/testing.h"
+#include "tune/search.h"
 
 namespace sporkle::tensor {
 namespace {
@@ -108,6 +110,42 @@ TEST(MatmulTest, RefusesWhatDoesNotFit) {
   EXPECT_EQ(code(matmul(full(c, {3}, 1), full(c, {3, 3}, 1))), Code::invalid_argument);
   EXPECT_EQ(code(matmul(full(c, {2, 3}, 1), full(c, {3, 3}, 1, DType::f64))), Code::invalid_argument);
   EXPECT_EQ(code(matmul(full(c, {2, 2, 3}, 1), full(c, {3, 3, 3}, 1))), Code::invalid_argument);
+}
+
+TEST(MatmulPlans, EveryPlanGivesTheSameBits) {
+  const auto device = hal::open_device("cpu", {.threads = 2, .cpu_target = {}});
+  ASSERT_TRUE(device.ok()) << device.status().to_string();
+  cache::KernelCache kernels(**device);
+  std::optional<tune::ProductPlan> plan;
+  tune::Processor processor;
+  ContextOptions options;
+  options.choose_product = [&](const tune::ProductShape&, const tune::Processor& asked) {
+    processor = asked;
+    return plan;
+  };
+  for (const Matrices& s :
+       {Matrices{19, 45, 100, false, false}, Matrices{4, 37, 300, false, false}, Matrices{33, 70, 52, true, true}}) {
+    const auto a = random_values<float>(s.m * s.k, 1), b = random_values<float>(s.k * s.n, 2);
+    const std::vector<float> expected = plain(s, a, b);
+    const auto found = [&] {
+      Context c(**device, kernels, options);
+      const Tensor x = operand(c, a, s.m, s.k, s.a_transposed), y = operand(c, b, s.k, s.n, s.b_transposed);
+      return std::pair(read<float>(matmul(x, y)), read<float>(matmul(x, y) * 2.0 + 1.0));
+    };
+    plan.reset();
+    EXPECT_TRUE(same_bits(found().first, expected));
+    const tune::ProductShape shape{
+        4, 1, s.m, s.n, s.k, !s.a_transposed, !s.b_transposed, 4 * (s.b_transposed ? 1 : s.n)};
+    const std::vector<tune::ProductPlan> plans =
+        tune::neighbours(tune::preset_plan(shape, processor), shape, processor);
+    ASSERT_GT(plans.size(), 10u);
+    for (size_t i = 0; i < plans.size(); i += plans.size() / 10) {
+      plan = plans[i];
+      const auto [product, with_epilogue] = found();
+      EXPECT_TRUE(same_bits(product, expected)) << shape.key() << " " << plan->text();
+      for (size_t j = 0; j < expected.size(); ++j) ASSERT_EQ(with_epilogue[j], expected[j] * 2.0f + 1.0f) << j;
+    }
+  }
 }
 
 }  // namespace

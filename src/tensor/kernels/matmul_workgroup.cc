@@ -17,9 +17,7 @@ constexpr int64_t kPadding = 4;       // of a staged row, so that invocations si
 constexpr int64_t kVector = 4;        // elements side by side that one invocation owns
 
 constexpr WorkgroupTile kTiles[] = {
-    {128, 128, 16, 8, 8},
-    {64, 64, 16, 4, 4},
-    {32, 32, 16, 2, 2},
+    {128, 256, 8, 16, 8}, {128, 128, 8, 8, 8}, {64, 128, 8, 8, 8}, {64, 64, 8, 4, 4}, {32, 32, 16, 2, 2},
 };
 constexpr WorkgroupTile kSoftwareTile = {16, 16, 8, 2, 2};
 
@@ -55,7 +53,8 @@ struct Operand {
   int across_axis, k_axis;
   Expr first, extent;  // across: of the tile, of the matrix
   int64_t width;       // across, of the tile
-  Buffer staged, next;
+  Buffer staged[2];    // one is used while the other is filled
+  Buffer next;         // an invocation's elements on their way
 };
 
 class TiledProduct {
@@ -91,7 +90,9 @@ class TiledProduct {
     const int m = p_.batch_axes, n = p_.batch_axes + 1;
     const auto operand = [&](const char* name, Buffer memory, const Strides& strides, std::span<const Expr> scalars,
                              int across_axis, int k_axis, Expr first, Expr extent, int64_t width) {
-      const std::string staged = std::string(name) + "_staged", next = std::string(name) + "_next";
+      const auto staged = [&](const char* which) {
+        return k_.scratch(p_.dtype, std::string(name) + which, t_.depth * (width + kPadding));
+      };
       return Operand{memory,
                      &strides,
                      scalars,
@@ -100,8 +101,8 @@ class TiledProduct {
                      first,
                      extent,
                      width,
-                     k_.scratch(p_.dtype, staged, t_.depth * (width + kPadding)),
-                     registers(next, width * t_.depth / lanes_)};
+                     {staged("_even"), staged("_odd")},
+                     registers(std::string(name) + "_next", width * t_.depth / lanes_)};
     };
     const Operand a = operand("a", args_.a, p_.a, args_.a_strides, m, n, first_row, args_.rows, t_.rows);
     const Operand b = operand("b", args_.b, p_.b, args_.b_strides, n, m, first_column, args_.columns, t_.columns);
@@ -110,38 +111,52 @@ class TiledProduct {
     k_.invocations("zero", lanes_, [&](Expr lane) {
       for (int64_t i = 0; i < t_.own_rows * t_.own_columns; ++i) sums.store(own(i, lane), dsl::constant(p_.dtype, 0.0));
     });
-    // Whole blocks of k; while one is multiplied, the next is on its way from memory.
+    // Whole blocks of k, two at a time: while one is multiplied, the next is staged and the one after that is on its
+    // way from memory. Behind the last block come the first again, for nothing. Not min(block + 1, blocks - 1):
+    // NVIDIA's compiler (580) takes that for something else.
     const Expr blocks = args_.depth / t_.depth, left = args_.depth % t_.depth;
+    const auto fetch_both = [&](Expr lane, Expr block) {
+      const Expr wrapped = select(block < blocks, block, Expr(0));
+      for (const Operand* o : {&a, &b}) fetch(*o, lane, wrapped);
+    };
+    const auto stage_both = [&](Expr lane, int which) {
+      for (const Operand* o : {&a, &b})
+        each_staged(*o, lane, [&](int64_t i, Expr across, Expr depth) {
+          o->staged[which].store(staged_index(*o, across, depth), o->next[own(i, lane)]);
+        });
+    };
+    const auto multiply_all = [&](Expr lane, int which) {
+      for (int64_t depth = 0; depth < t_.depth; ++depth) multiply(a, b, which, sums, lane, Expr(depth));
+    };
     k_.serial("first", dsl::min(blocks, Expr(1)), [&](Expr) {
       k_.invocations("fetch", lanes_, [&](Expr lane) {
-        for (const Operand* o : {&a, &b}) fetch(*o, lane, Expr(0));
+        fetch_both(lane, Expr(0));
+        stage_both(lane, 0);
+        fetch_both(lane, Expr(1));
       });
     });
-    k_.serial("block", blocks, [&](Expr block) {
-      k_.invocations("stage", lanes_, [&](Expr lane) {
-        for (const Operand* o : {&a, &b})
-          each_staged(*o, lane, [&](int64_t i, Expr across, Expr depth) {
-            o->staged.store(staged_index(*o, across, depth), o->next[own(i, lane)]);
-          });
-      });
-      k_.invocations("multiply", lanes_, [&](Expr lane) {
-        // Behind the last block the first again, for nothing. Not min(block + 1, blocks - 1): NVIDIA's compiler (580)
-        // takes that for something else.
-        for (const Operand* o : {&a, &b}) fetch(*o, lane, (block + 1) % blocks);
-        for (int64_t depth = 0; depth < t_.depth; ++depth) multiply(a, b, sums, lane, Expr(depth));
-      });
+    k_.serial("pair", blocks / 2, [&](Expr pair) {
+      for (const int which : {0, 1})
+        k_.invocations(which == 0 ? "even" : "odd", lanes_, [&](Expr lane) {
+          stage_both(lane, 1 - which);
+          fetch_both(lane, pair * 2 + (which + 2));
+          multiply_all(lane, which);
+        });
     });
+    k_.serial("last", blocks % 2,
+              [&](Expr) { k_.invocations("multiply", lanes_, [&](Expr lane) { multiply_all(lane, 0); }); });
     // The rest of k, fewer than a block: the chains must end where k does.
     k_.serial("rest", dsl::min(left, Expr(1)), [&](Expr) {
       k_.invocations("stage_rest", lanes_, [&](Expr lane) {
         for (const Operand* o : {&a, &b})
           each_staged(*o, lane, [&](int64_t, Expr across, Expr depth) {
             const Expr position = dsl::min(blocks * t_.depth + depth, args_.depth - 1);
-            o->staged.store(staged_index(*o, across, depth), o->memory[index(*o, across, position)]);
+            o->staged[0].store(staged_index(*o, across, depth), o->memory[index(*o, across, position)]);
           });
       });
-      k_.invocations("multiply_rest", lanes_,
-                     [&](Expr lane) { k_.serial("k", left, [&](Expr depth) { multiply(a, b, sums, lane, depth); }); });
+      k_.invocations("multiply_rest", lanes_, [&](Expr lane) {
+        k_.serial("k", left, [&](Expr depth) { multiply(a, b, 0, sums, lane, depth); });
+      });
     });
     k_.invocations("store", lanes_, [&](Expr lane) {
       for (int64_t i = 0; i < t_.own_rows; ++i)
@@ -171,14 +186,17 @@ class TiledProduct {
   void each_staged(const Operand& o, Expr lane, const std::function<void(int64_t, Expr, Expr)>& visit) const {
     const int64_t count = o.width * t_.depth / lanes_;
     const bool along_k = (*o.strides)[o.k_axis] == 1;
+    // kVector elements across at a time, to be stored as one, where they come out even.
+    const int64_t vector = count % kVector == 0 ? kVector : 1, groups = o.width / vector;
     for (int64_t i = 0; i < count; ++i) {
+      const int64_t within = i % vector, step = i / vector;
       if (along_k) {
-        visit(i, lane / t_.depth + i * (lanes_ / t_.depth), lane % t_.depth);
-      } else if (lanes_ >= o.width) {
-        visit(i, lane % o.width, lane / o.width + i * (lanes_ / o.width));
+        visit(i, lane / t_.depth * vector + (within + step * (lanes_ / t_.depth * vector)), lane % t_.depth);
+      } else if (lanes_ >= groups) {
+        visit(i, lane % groups * vector + within, lane / groups + step * (lanes_ / groups));
       } else {
-        const int64_t pieces = o.width / lanes_;
-        visit(i, lane + i % pieces * lanes_, Expr(i / pieces));
+        const int64_t pieces = groups / lanes_;
+        visit(i, lane * vector + (within + step % pieces * lanes_ * vector), Expr(step / pieces));
       }
     }
   }
@@ -205,12 +223,12 @@ class TiledProduct {
     });
   }
 
-  void multiply(const Operand& a, const Operand& b, const Buffer& sums, Expr lane, Expr depth) {
+  void multiply(const Operand& a, const Operand& b, int which, const Buffer& sums, Expr lane, Expr depth) {
     for (int64_t i = 0; i < t_.own_rows; ++i)
       for (int64_t j = 0; j < t_.own_columns; ++j) {
         const Expr sum = own(i * t_.own_columns + j, lane);
-        sums.store(sum, fma(a.staged[staged_index(a, own_row(i, lane), depth)],
-                            b.staged[staged_index(b, own_column(j, lane), depth)], sums[sum]));
+        sums.store(sum, fma(a.staged[which][staged_index(a, own_row(i, lane), depth)],
+                            b.staged[which][staged_index(b, own_column(j, lane), depth)], sums[sum]));
       }
   }
 
@@ -271,10 +289,10 @@ ir::Kernel trace_element_product(const WorkgroupProduct& p) {
 WorkgroupTile choose_tile(DType dtype, bool fused, int64_t rows, int64_t columns, int64_t batches) {
   if (!fused) return kSoftwareTile;
   for (const WorkgroupTile& tile : kTiles) {
-    if (dtype == DType::f64 && tile.rows > 64) continue;  // twice the registers and twice the staged bytes
+    if (dtype == DType::f64 && tile.own_rows * tile.own_columns > 16) continue;  // twice the registers
     if (batches * divide_up(rows, tile.rows) * divide_up(columns, tile.columns) >= kEnoughTiles) return tile;
   }
-  return kTiles[2];
+  return kTiles[std::size(kTiles) - 1];
 }
 
 Status launch_workgroup_matmul(Launcher& launcher, const Step& step) {
@@ -297,7 +315,7 @@ Status launch_workgroup_matmul(Launcher& launcher, const Step& step) {
   // The stride of an axis of one element is of no consequence; the usual one keeps kernels few.
   if (columns == 1) product.b[rank - 1] = 1;
   if (depth == 1) product.a[rank - 1] = 1;
-  const bool fused = node->dtype == DType::f64 ? target.fma64 : target.fma32;
+  const bool fused = node->dtype == DType::f64 ? target.fma64 : target.fma32 || target.contract32;
   const bool by_element = rows <= kFew || columns <= kFew;
   product.tile = choose_tile(node->dtype, fused, rows, columns, batches);
   product.whole = rows % product.tile.rows == 0 && columns % product.tile.columns == 0;

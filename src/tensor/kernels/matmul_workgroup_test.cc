@@ -11,6 +11,7 @@
 #include "codegen/compile.h"
 #include "codegen/gpu_abi.h"
 #include "codegen/vulkan_target.h"
+#include "hal/registry.h"
 #include "ir/interpreter.h"
 
 namespace sporkle::tensor {
@@ -101,6 +102,47 @@ TEST(WorkgroupProduct, EveryTileFitsTheLeastDevice) {
         const std::vector<uint64_t> scalars(code->launch.scalar_count(), 1000);
         EXPECT_EQ(code->launch.evaluate(scalars).scratch_bytes, 0);
       }
+}
+
+// The code for devices with a fused multiply-add, on one that may have none: all but the last places of the result.
+TEST(WorkgroupProduct, RunsOnADevice) {
+  const auto opened = hal::open_device("vulkan:0");
+  if (!opened.ok()) GTEST_SKIP() << opened.status().message();
+  hal::Device& device = **opened;
+  auto target = *codegen::VulkanTarget::parse(device.info().target);
+  target.fma32 = true;
+  constexpr int64_t M = 128, N = 256;
+  for (const int64_t K : {8, 24, 37}) {
+    const WorkgroupProduct product{
+        DType::f32, 0, {K, 1}, {N, 1}, {N, 1}, choose_tile(DType::f32, true, 4096, 4096, 1), true, nullptr};
+    const auto code = codegen::compile(trace_workgroup_product(product), {}, target.text());
+    ASSERT_TRUE(code.ok()) << code.status().to_string();
+    const auto executable = device.load(*code);
+    ASSERT_TRUE(executable.ok()) << executable.status().to_string();
+    std::mt19937 random(5);
+    std::uniform_real_distribution<float> uniform(-1, 1);
+    std::vector<float> a(M * K), b(K * N), c(M * N, 99);
+    for (float& x : a) x = uniform(random);
+    for (float& x : b) x = uniform(random);
+    std::vector<hal::Binding> bindings;
+    for (std::vector<float>* host : {&a, &b, &c}) {
+      bindings.push_back({*device.allocate(host->size() * sizeof(float))});
+      ASSERT_TRUE(device.write(bindings.back(), std::as_bytes(std::span(*host))).ok());
+    }
+    std::vector<uint64_t> scalars{M, N, static_cast<uint64_t>(K)};
+    for (const Strides* strides : {&product.a, &product.b, &product.c}) append_strides(*strides, &scalars);
+    hal::CommandBuffer commands;
+    commands.dispatch(*executable, bindings, scalars);
+    ASSERT_TRUE(device.submit(commands).ok());
+    ASSERT_TRUE(device.read(bindings[2], std::as_writable_bytes(std::span(c))).ok());
+    for (int64_t i = 0; i < M; ++i)
+      for (int64_t j = 0; j < N; ++j) {
+        double sum = 0;
+        for (int64_t k = 0; k < K; ++k)
+          sum += static_cast<double>(a[static_cast<size_t>(i * K + k)]) * b[static_cast<size_t>(k * N + j)];
+        ASSERT_NEAR(c[static_cast<size_t>(i * N + j)], sum, 1e-5) << i << " " << j;
+      }
+  }
 }
 
 }  // namespace

@@ -58,6 +58,9 @@ NodeRef clone_with_inputs(const Node& node, std::vector<NodeRef> inputs) {
   clone->dims = node.dims;
   clone->number = node.number;
   clone->run_time = node.run_time;
+  clone->position = node.position;
+  clone->gradient = node.gradient;
+  clone->recomputed = node.recomputed;
   clone->call = node.call;
   clone->source = node.source;
   return clone;
@@ -66,7 +69,7 @@ NodeRef clone_with_inputs(const Node& node, std::vector<NodeRef> inputs) {
 Graph::Graph(Context& context, std::span<const NodeRef> roots)
     : context_(&context), nodes_(collect(context, roots)), roots_(roots.begin(), roots.end()) {}
 
-size_t Graph::substitute(const Rule& rule) {
+size_t Graph::substitute(const Rule& rule, const InputRule& choose_input) {
   epoch_ = context_->next_epoch();
   const std::vector<NodeRef> before = std::move(nodes_);
   nodes_.clear();
@@ -87,13 +90,14 @@ size_t Graph::substitute(const Rule& rule) {
   for (const NodeRef& node : before) {
     NodeRef now = node;
     bool changed = false;
-    for (const NodeRef& input : node->inputs) changed |= replacement(input) != input;
-    if (changed) {
-      std::vector<NodeRef> inputs;
-      inputs.reserve(node->inputs.size());
-      for (const NodeRef& input : node->inputs) inputs.push_back(replacement(input));
-      now = with_inputs(node, std::move(inputs));
+    std::vector<NodeRef> inputs;
+    inputs.reserve(node->inputs.size());
+    for (const NodeRef& input : node->inputs) {
+      inputs.push_back(replacement(input));
+      if (choose_input) inputs.back() = choose_input(*node, inputs.back());
+      changed |= inputs.back() != input;
     }
+    if (changed) now = with_inputs(node, std::move(inputs));
     NodeRef result = rule(now);
     // Unless it has a place already. (Every node of `before` has the mark, but a rule has not seen the later ones.)
     if (result == node)
@@ -124,7 +128,7 @@ NodeRef Graph::with_inputs(const NodeRef& node, std::vector<NodeRef> inputs) {
     add(inputs[0]);
   }
   // Kernel calls read rows as they lie in memory: Tensor::contiguous saw to it for what they read before.
-  if (node->op == Op::call)
+  if (node->op == Op::call || node->op == Op::pack)
     for (NodeRef& input : inputs) {
       if (std::ranges::find(node->inputs, input) != node->inputs.end()) continue;
       NodeRef contiguous = Tensor(input).contiguous(input->source).node();

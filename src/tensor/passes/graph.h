@@ -28,8 +28,10 @@ class Graph {
   // Visits the nodes, operands first, each after its inputs have been replaced. `rule` gives the node itself, or what
   // its readers shall read instead: the same elements of the same type and shape, as a node that it has seen before or
   // that has storage, or as a new node whose inputs are such or have been added. Returns how many nodes were replaced.
+  // `choose_input` may give a reader something else for one of its inputs than its other readers read.
   using Rule = std::function<NodeRef(const NodeRef& node)>;
-  size_t substitute(const Rule& rule);
+  using InputRule = std::function<NodeRef(const Node& reader, const NodeRef& input)>;
+  size_t substitute(const Rule& rule, const InputRule& choose_input = {});
   // For a rule that gives a new node: another new node, which that one reads.
   void add(NodeRef node);
 

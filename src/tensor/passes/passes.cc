@@ -15,9 +15,10 @@ constexpr Pass kPasses[] = {
     {"algebra", "identities that keep every bit", true, simplify_algebra},
     {"common_subexpressions", "equal operations become one", true, merge_common_subexpressions},
     {"mixed_precision", "products in a smaller type, in `fast` alone", true, choose_precision},
-    {"layout", "the order of axes in memory", true, choose_layouts},
     {"dead_code", "what no result needs is left out", true, drop_dead_code},
+    {"recomputation", "under a memory cap, activations are computed again", false, recompute_activations},
     {"fusion", "what runs together in one kernel", false, fuse_steps},
+    {"step_order", "what sets memory free runs first", true, order_steps},
     {"memory", "launches are recorded, and intermediate values share memory by lifetime", false, record_launches},
 };
 

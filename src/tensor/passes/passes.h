@@ -20,6 +20,7 @@ namespace sporkle::tensor {
 struct Planning {
   explicit Planning(Graph wanted) : graph(std::move(wanted)) {}
   Graph graph;
+  int keep_every = 0;                  // see recompute_activations; 0: nothing is computed again
   const PlanInputs* inputs = nullptr;  // of the graph; needed from recording on
   std::vector<Step> steps;             // from fusion on
   std::unique_ptr<Plan> plan;          // from recording on
@@ -47,12 +48,15 @@ Status simplify_algebra(Planning& planning);
 Status merge_common_subexpressions(Planning& planning);
 // Where products compute in a smaller type. Changes bits: does nothing in `strict`.
 Status choose_precision(Planning& planning);
-// In which order of axes images lie in memory.
-Status choose_layouts(Planning& planning);
 // Leaves out what no result needs any more.
 Status drop_dead_code(Planning& planning);
+// Under a memory cap: of the places where the way forward has a single value left to read, every keep_every-th is kept
+// for the way back, and what lies between is computed again.
+Status recompute_activations(Planning& planning);
 // From nodes to steps: what runs together (fuse.h).
 Status fuse_steps(Planning& planning);
+// Runs steps in an order that needs less memory at once.
+Status order_steps(Planning& planning);
 // From steps to a plan: launches, and where everything that they write lies (memory_plan.h).
 Status record_launches(Planning& planning);
 

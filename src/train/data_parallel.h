@@ -1,0 +1,63 @@
+// One training step over several devices at once: data parallelism on one machine.
+//
+// A step's batch is cut into parts (train.gradient_accumulation of them). Every device has a copy of the parameters and
+// makes the gradients of some parts; they are added on the host in the order of the parts, whoever made them, so with
+// `strict` devices the bits are those of one device that makes all of them. The first device applies the optimiser and
+// hands the new parameters to the others. How many parts a device gets follows from its measured speed, anew in every
+// step. A device that is lost in the middle of a step is opened again, and its parts are made by the first one.
+//
+// Belongs to one thread at a time; runs a thread for each device during a step.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "train/language_model.h"
+
+namespace sporkle::train {
+
+// How many of `parts` each device should get so that the last one ends earliest. `seconds`: of one part on each device;
+// 0: not known, taken as the mean of the known ones. Devices before others where it is all the same.
+std::vector<int64_t> split_parts(int64_t parts, std::span<const double> seconds);
+
+class DataParallel {
+ public:
+  // Makes another model on the device that `replicas[index]` was on; for a device that was lost.
+  using Reopen = std::function<Result<std::unique_ptr<LanguageModel>>(size_t index)>;
+
+  // `first` outlives this, as the model that everyone else uses; `others` get its parameters.
+  static Result<std::unique_ptr<DataParallel>> create(LanguageModel& first,
+                                                      std::vector<std::unique_ptr<LanguageModel>> others,
+                                                      Reopen reopen = {});
+
+  // As LanguageModel::step; invalid_argument where there are fewer parts than devices.
+  Result<StepResult> step(const Batch& batch, int64_t parts, double learning_rate, nn::DropoutKey dropout);
+
+  // After the first model's parameters were set from outside.
+  Status synchronize();
+
+  size_t device_count() const { return 1 + others_.size(); }
+  // Of the last step: the parts that each device made.
+  const std::vector<int64_t>& last_split() const { return last_split_; }
+
+ private:
+  struct Step;
+  DataParallel(LanguageModel& first, std::vector<std::unique_ptr<LanguageModel>> others, Reopen reopen)
+      : first_(first), others_(std::move(others)), reopen_(std::move(reopen)), seconds_(1 + others_.size()) {}
+  LanguageModel& model(size_t index) { return index == 0 ? first_ : *others_[index - 1]; }
+  void run(Step& step, size_t device);
+  Status replace_lost(Step& step);
+  std::vector<int64_t> plan(int64_t parts);
+
+  LanguageModel& first_;
+  std::vector<std::unique_ptr<LanguageModel>> others_;  // nullptr: lost for good
+  Reopen reopen_;
+  std::vector<double> seconds_;  // of one part on each device, a moving mean; 0: not known
+  std::vector<int64_t> last_split_;
+  std::vector<float> parameters_;
+  int64_t steps_ = 0;
+};
+
+}  // namespace sporkle::train
