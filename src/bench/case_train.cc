@@ -42,6 +42,8 @@ class TrainCase final : public Case {
             28.0 * static_cast<double>(p.parameter_count())};
   }
   Work work() const override { return work_of(gpt_, rows_); }
+  // The peak that is measured is that of f32.
+  bool has_roofline() const override { return setting_.dtype == ir::DType::f32; }
   std::string unit() const override { return "tokens/s"; }
   double value(double seconds) const override { return static_cast<double>(rows_ * gpt_.context) / seconds; }
   int sets() const override { return 1; }

@@ -54,5 +54,18 @@ TEST(Cases, PoisonIsNaN) {
   for (const double x : f64.values<double>()) EXPECT_NE(x, x);
 }
 
+// What is measured as a ceiling is the rate of f32 and f64.
+TEST(Cases, TrainingIn16BitsHasNoCeilingAndIsFast) {
+  const auto kind = find_case("train");
+  ASSERT_TRUE(kind.ok());
+  Setting setting;
+  setting.shape = "1x32x2x16x2";
+  EXPECT_TRUE((*(*kind)->make(setting))->has_roofline());
+  setting.dtype = ir::DType::bf16;
+  EXPECT_NE((*kind)->make(setting).status().message().find("--numerics fast"), std::string::npos);
+  setting.numerics = ir::Numerics::fast;
+  EXPECT_FALSE((*(*kind)->make(setting))->has_roofline());
+}
+
 }  // namespace
 }  // namespace sporkle::bench
