@@ -66,6 +66,7 @@ struct Sample {
   double host_seconds = 0;
   // What the device itself counted (hal::Device::busy_seconds); none where a device has no clock.
   std::optional<double> device_seconds;
+  int waits = 1;  // how often the host waited until the device was done
 };
 
 // What a rival is asked to compute: enough for a program that knows nothing of Sporkle.

@@ -84,7 +84,7 @@ class TrainCase final : public Case {
   Result<Sample> run(int repetitions) override {
     SPORKLE_RETURN_IF_ERROR(restart());
     SPORKLE_RETURN_IF_ERROR(step());
-    Sample sample;
+    Sample sample{.waits = repetitions};
     const double planned_s = model_->context().counters().host_seconds;
     const Result<double> busy_s = model_->context().device().busy_seconds();
     const double start_s = now_s();

@@ -71,7 +71,8 @@ Result<std::vector<Record>> measure(const CaseKind& kind, const Setting& setting
                                     const MeasureOptions& options);
 
 // Whether a sample's clocks agree: the device is not busy for longer than the wall clock says, and what it was not busy
-// for is the host's planning, up to `tolerance` of the wall time and a fixed 100 microseconds. internal otherwise.
+// for is the host's planning, up to `tolerance` of the wall time, 100 microseconds, and 40 for each wait but the first.
+// internal otherwise.
 Status check_clocks(const Sample& sample, double tolerance);
 
 }  // namespace sporkle::bench

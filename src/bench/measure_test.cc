@@ -28,6 +28,9 @@ TEST(CheckClocks, AgreeWithinTheTolerance) {
   EXPECT_TRUE(check_clocks({.wall_seconds = 1, .host_seconds = 0.02, .device_seconds = 0.97}, 0.05).ok());
   EXPECT_TRUE(check_clocks({.wall_seconds = 1, .host_seconds = 0.5, .device_seconds = 1.0}, 0.05).ok());
   EXPECT_TRUE(check_clocks({.wall_seconds = 1e-4, .device_seconds = 1e-5}, 0.05).ok()) << "100 us are free";
+  const Sample steps{.wall_seconds = 0.02, .host_seconds = 0.001, .device_seconds = 0.015, .waits = 100};
+  EXPECT_TRUE(check_clocks(steps, 0.05).ok()) << "every wait costs the host a little";
+  expect_error(check_clocks({.wall_seconds = 0.02, .device_seconds = 0.015}, 0.05), Code::internal, "nobody was busy");
   expect_error(check_clocks({.wall_seconds = 1, .device_seconds = 1.2}, 0.05), Code::internal, "busy for longer");
   expect_error(check_clocks({.wall_seconds = 1, .host_seconds = 0.1, .device_seconds = 0.5}, 0.05), Code::internal,
                "the wall clock says 1000000 us, the device 500000 us and the host 100000 us");

@@ -8,12 +8,12 @@
 namespace sporkle::bench {
 
 enum class PeakEffort {
-  full,   // arrays larger than the last-level cache, nine samples
-  brief,  // arrays of 128 MiB, five samples: half a second; a larger cache shows as a bandwidth
+  full,   // arrays larger than the last-level cache, until twelve samples bring no more: a few seconds
+  brief,  // arrays of 128 MiB, until four samples bring no more: a second; a larger cache shows as a bandwidth
 };
 
 // For the setting's device, threads and dtype; measured once in a process and kept. The best of several samples: a peak
-// is what is possible. Every output is checked. Thread-safe.
+// is what is possible. The outputs are poisoned first and checked at the end. Thread-safe.
 Result<Peak> peak_of(const Setting& setting, PeakEffort effort = PeakEffort::full);
 
 }  // namespace sporkle::bench
