@@ -105,8 +105,8 @@ class FmaPeak final : public TensorCase {
   std::vector<double> chains_;  // [starts, rows, columns], repeated
 };
 
-// Arrays of [blocks, depth, width]: a block is contiguous, its columns are summed side by side; on a GPU by a lane each,
-// so that neighbours read neighbours.
+// Arrays of [blocks, depth, width]: a block is contiguous, its columns are summed side by side; on a GPU by a lane
+// each, so that neighbours read neighbours.
 constexpr int64_t kReadDepth = 512, kGpuWidth = 256;
 
 class MemoryPeak final : public TensorCase {
