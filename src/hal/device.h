@@ -25,6 +25,7 @@ struct DeviceInfo {
   // What the code generator compiles for, for example "cpu:x86-64-v4", "reference", "null". Part of every cache key.
   std::string target;
   uint64_t memory_bytes = 0;
+  uint64_t largest_buffer_bytes = UINT64_MAX;  // that one allocation may have
   int threads = 1;
 };
 

@@ -118,6 +118,7 @@ class Scheduler {
         return split_tile(kind, range, extent, body, item, rest);
       case ScheduleItem::Kind::unroll:
       case ScheduleItem::Kind::matrix:
+      case ScheduleItem::Kind::group:
         break;  // not among a loop's items
     }
     return {};
@@ -287,7 +288,9 @@ Result<Lowered> apply_schedule(const ir::Kernel& kernel, const Schedule& schedul
   Schedule loops;
   Lowered lowered;
   for (const ScheduleItem& item : schedule.items) {
-    if (item.kind != ScheduleItem::Kind::unroll && item.kind != ScheduleItem::Kind::matrix) loops.items.push_back(item);
+    if (item.kind == ScheduleItem::Kind::thread || item.kind == ScheduleItem::Kind::vector ||
+        item.kind == ScheduleItem::Kind::tile)
+      loops.items.push_back(item);
   }
   lowered.kernel = kernel;
   Scheduler scheduler(*kernel.context, loops);

@@ -1,5 +1,4 @@
-#include <limits>
-
+#include "ir/arithmetic.h"
 #include "lower/lower.h"
 #include "lower/masking.h"
 
@@ -54,14 +53,7 @@ class LaneExpansion {
   }
 
   const Node* identity(Combine how, DType type) {
-    if (ir::is_float(type)) {
-      const double infinity = std::numeric_limits<double>::infinity();
-      return b_.constant(type, how == Combine::add ? -0.0 : how == Combine::max ? -infinity : infinity);
-    }
-    if (how == Combine::add) return b_.bits(type, 0);
-    const int width = 8 * ir::dtype_size(type);
-    const int64_t lowest = ir::is_signed(type) ? static_cast<int64_t>(~uint64_t{0} << (width - 1)) : 0;
-    return b_.bits(type, how == Combine::max ? lowest : ir::constant_bits_integer(type, ~lowest));
+    return b_.bits(type, static_cast<int64_t>(ir::combine_identity(how, type)));
   }
 
   const Node* substitute(const Node* root, const Node* from, const Node* to) {

@@ -50,6 +50,8 @@ Result<ir::Kernel> lower_for_gpu(const ir::Kernel& kernel, const Schedule& sched
   SPORKLE_RETURN_IF_ERROR(check("expand_math", lowered, seen));
   lowered = expand_dot(lowered);
   SPORKLE_RETURN_IF_ERROR(check("expand_dot", lowered, seen));
+  lowered = share_iterations(lowered, schedule);
+  SPORKLE_RETURN_IF_ERROR(check("share_iterations", lowered, seen));
   lowered = map_to_invocations(lowered);
   SPORKLE_RETURN_IF_ERROR(check("map_to_invocations", lowered, seen));
   return lowered;

@@ -27,8 +27,8 @@ struct Lowered {
 using PassSink = std::function<void(std::string_view pass, const ir::Kernel& kernel)>;
 Result<Lowered> lower(const ir::Kernel& kernel, const Schedule& schedule, const PassSink& seen = {});
 
-// For GPUs, where an invocation runs one iteration of the thread loop: expand_math, expand_dot, map_to_invocations.
-// `schedule` must name ranges that the kernel has; its items are for CPUs and change nothing here.
+// For GPUs, where an invocation runs one iteration of the thread loop: expand_math, expand_dot, share_iterations,
+// map_to_invocations. `schedule` must name ranges that the kernel has; of its items only group changes anything here.
 Result<ir::Kernel> lower_for_gpu(const ir::Kernel& kernel, const Schedule& schedule, const PassSink& seen = {});
 
 // A copy with a Context of its own, so that passes may add nodes without touching the caller's.
@@ -45,6 +45,11 @@ Result<Lowered> apply_schedule(const ir::Kernel& kernel, const Schedule& schedul
 ir::Kernel expand_lanes(const ir::Kernel& kernel);
 // Dot products of packed numbers become multiplications and additions of single ones.
 ir::Kernel expand_dot(const ir::Kernel& kernel);
+// Where the schedule has a group item for the outermost loop, each of its iterations becomes work for a workgroup:
+// every reduction over L lanes a loop over L invocations, which leave their partial results in scratch memory, and
+// every loop inside one over all invocations. A kernel with scratch memory or vectors of its own, or one that reduces
+// what it stores, stays as it is.
+ir::Kernel share_iterations(const ir::Kernel& kernel, const Schedule& schedule);
 // Many small iterations: the outermost loop becomes the thread loop, joined with the loops that are all of its body
 // where their extents are known at launch and it has no loop over invocations. Vector ranges become ordinary ones and
 // lane_reduce its tree.

@@ -7,6 +7,8 @@
 //   m:tile6        6 iterations jammed into one, then 4, 2, 1 for what is left
 //   k:unroll4      a reduction's loop body four times per jump
 //   m:matrix128    a workgroup's matrix units take 128 iterations at once (`fast` products on GPUs; nothing elsewhere)
+//   r:group64      64 invocations of a GPU's workgroup share each iteration of the outermost loop: the lanes of its
+//                  reductions and the iterations of its inner loops (nothing elsewhere)
 //
 // No item changes the bits of a result. Names that the kernel lacks are an error. Example: "t:thread m:tile6
 // n:vec16x4".
@@ -21,10 +23,10 @@
 namespace sporkle::lower {
 
 struct ScheduleItem {
-  enum class Kind { thread, vector, tile, unroll, matrix };
+  enum class Kind { thread, vector, tile, unroll, matrix, group };
   std::string range;
   Kind kind;
-  int size = 0;   // block (0: single iterations), vector width, tile, or unroll factor
+  int size = 0;   // block (0: single iterations), vector width, tile, unroll factor, or invocations
   int count = 1;  // vectors at once
 };
 

@@ -10,6 +10,7 @@ constexpr int kCounts[] = {1, 2, 4};
 constexpr int kTiles[] = {1, 2, 3, 4, 6, 8, 10, 12};
 constexpr int kUnrolls[] = {1, 2, 4, 8};
 constexpr int kMatrices[] = {32, 64, 128, 256};
+constexpr int kGroups[] = {32, 64, 128, 256};
 constexpr int kWidest = 64, kNarrowest = 2;
 
 using Choices = std::vector<std::optional<ScheduleItem>>;
@@ -45,6 +46,10 @@ Choices choices_for(const ScheduleItem& item, bool items_follow) {
       break;
     case ScheduleItem::Kind::matrix:
       for (const int size : kMatrices) add(choices, item, size);
+      break;
+    case ScheduleItem::Kind::group:
+      for (const int size : kGroups) add(choices, item, size);
+      choices.emplace_back();
       break;
   }
   return choices;

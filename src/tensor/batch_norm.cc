@@ -35,7 +35,7 @@ KernelCall batch_norm_call(DType type, const Shape& shape, double epsilon) {
       k.range("c", n, [&](Expr c) { y.store(start + c, fma(x[start + c] - mean, factor, added)); });
     });
   };
-  call.schedule = "r:thread c:vec";
+  call.schedule = "r:thread r:group256 c:vec";
   const Shape row{shape[0]};
   call.results = {{type, shape}, {type, row}, {type, row}, {type, row}};
   call.scalars = {scalar_bits(shape[0]), scalar_bits(shape[1]), scalar_bits(type, epsilon),
@@ -63,7 +63,7 @@ KernelCall batch_norm_gradient(DType type, const Shape& shape) {
       k.range("c", n, [&](Expr c) { dx.store(start + c, (dy[start + c] - average - normal(c) * tilt) * factor); });
     });
   };
-  call.schedule = "r:thread c:vec";
+  call.schedule = "r:thread r:group256 c:vec";
   const Shape row{shape[0]};
   call.results = {{type, shape}, {type, row}, {type, row}};
   call.scalars = {scalar_bits(shape[0]), scalar_bits(shape[1]), scalar_bits(type, 1.0 / static_cast<double>(shape[1]))};

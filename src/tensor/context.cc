@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "codegen/cpu_target.h"
+#include "tensor/passes/memory_plan.h"
 #include "tensor/plan_cache.h"
 #include "tune/database.h"
 
@@ -16,6 +17,10 @@ size_t size_class(size_t size_bytes) {
   const size_t size = std::max<size_t>(size_bytes, 64);
   const size_t step = std::max<size_t>(std::bit_floor(size) / 8, 64);
   return (size + step - 1) / step * step;
+}
+
+size_t segment_of(size_t largest_bytes) {
+  return std::max(largest_bytes / kPlacementAlignment, size_t{1}) * kPlacementAlignment;
 }
 
 // What `sporkle tune` has found, where it has run.
@@ -55,6 +60,8 @@ Context::Context(hal::Device& device, cache::KernelCache& kernels, ContextOption
       options_(std::move(options)),
       vector_width_(codegen::vector_width_of(device.info().target)),
       processor_(tune::Processor::host(4 * vector_width_, device.info().threads)),
+      segment_bytes_(
+          segment_of(options_.segment_bytes > 0 ? options_.segment_bytes : device.info().largest_buffer_bytes)),
       plans_(std::make_unique<PlanCache>()),
       signature_(std::make_unique<GraphSignature>()) {}
 
@@ -71,7 +78,8 @@ tune::ProductPlan Context::plan_product(const tune::ProductShape& shape) const {
 }
 
 Result<std::shared_ptr<Storage>> Context::allocate(size_t size_bytes) {
-  const size_t size = size_class(size_bytes);
+  const size_t largest = device_->info().largest_buffer_bytes;
+  const size_t size = size_bytes <= largest ? std::min(size_class(size_bytes), largest) : size_bytes;
   hal::BufferRef buffer;
   if (const auto found = free_.find(size); found != free_.end() && !found->second.empty()) {
     buffer = std::move(found->second.back());
@@ -99,33 +107,51 @@ void Context::recycle(hal::BufferRef buffer) {
   free_[size].push_back(std::move(buffer));
 }
 
-Result<hal::BufferRef> Context::arena(size_t size_bytes) {
-  const size_t now = arena_ ? arena_->size_bytes() : 0;
-  if (now < size_bytes) {
+Result<std::span<const hal::BufferRef>> Context::arena(size_t size_bytes) {
+  if (arena_bytes() < size_bytes) {
     plans_->forget_buffers();
-    arena_.reset();
-    counters_.allocated_bytes -= now;
-    const size_t size = size_class(size_bytes);
-    Result<hal::BufferRef> fresh = device_->allocate(size);
-    if (!fresh.ok() && fresh.status().code() == Code::out_of_memory) {
-      trim();
-      fresh = device_->allocate(size);
+    drop_arena();
+    for (size_t left = size_bytes; left > 0;) {
+      const size_t part = std::min(left, segment_bytes_), size = std::min(size_class(part), segment_bytes_);
+      Result<hal::BufferRef> fresh = device_->allocate(size);
+      if (!fresh.ok() && fresh.status().code() == Code::out_of_memory && !free_.empty()) {
+        drop_free();
+        fresh = device_->allocate(size);
+      }
+      if (!fresh.ok()) {
+        drop_arena();
+        return fresh.status();
+      }
+      arena_.push_back(std::move(*fresh));
+      counters_.allocated_bytes += size;
+      left -= part;
     }
-    if (!fresh.ok()) return fresh.status();
-    arena_ = std::move(*fresh);
-    counters_.allocated_bytes += size;
   }
   counters_.peak_bytes = std::max(counters_.peak_bytes, in_use_bytes_ + size_bytes);
-  return arena_;
+  return std::span<const hal::BufferRef>(arena_);
+}
+
+size_t Context::arena_bytes() const {
+  size_t size = 0;
+  for (const hal::BufferRef& segment : arena_) size += segment->size_bytes();
+  return size;
+}
+
+void Context::drop_arena() {
+  counters_.allocated_bytes -= arena_bytes();
+  arena_.clear();
+}
+
+void Context::drop_free() {
+  (void)wait();
+  for (const auto& [size, buffers] : free_) counters_.allocated_bytes -= size * buffers.size();
+  free_.clear();
 }
 
 void Context::trim() {
-  (void)wait();
+  drop_free();
   plans_->forget_buffers();
-  if (arena_) counters_.allocated_bytes -= arena_->size_bytes();
-  arena_.reset();
-  for (const auto& [size, buffers] : free_) counters_.allocated_bytes -= size * buffers.size();
-  free_.clear();
+  drop_arena();
 }
 
 Status Context::fill_unused(uint32_t pattern) {
@@ -133,7 +159,7 @@ Status Context::fill_unused(uint32_t pattern) {
   hal::CommandBuffer commands;
   for (const auto& [size, buffers] : free_)
     for (const hal::BufferRef& buffer : buffers) commands.fill({buffer, 0}, size, pattern);
-  if (arena_) commands.fill({arena_, 0}, arena_->size_bytes() / 4 * 4, pattern);
+  for (const hal::BufferRef& segment : arena_) commands.fill({segment, 0}, segment->size_bytes() / 4 * 4, pattern);
   SPORKLE_RETURN_IF_ERROR(device_->submit(commands));
   return device_->wait_idle();
 }

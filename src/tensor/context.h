@@ -32,6 +32,8 @@ struct ContextOptions {
   DType product_type = DType::f32;
   // False: every operation runs in a kernel of its own. The bits are the same; for tests and for finding bugs.
   bool fuse = true;
+  // Intermediate values lie in buffers of at most so many bytes; 0: of the device's largest. For tests.
+  size_t segment_bytes = 0;
   // Graph passes to leave out, by name (passes/passes.h). The bits are the same; for tests and for finding bugs.
   std::vector<std::string> skip_passes = {};
   // Which schedule a kernel runs under, from its key and the schedule it would have; asked once for each kernel. Any of
@@ -87,8 +89,11 @@ class Context {
   // ---- For this layer ----
   // Uninitialised memory; at least one byte is there even for 0.
   Result<std::shared_ptr<Storage>> allocate(size_t size_bytes);
-  // Memory of at least this size in which plans keep intermediate values. All plans share it: commands run in order.
-  Result<hal::BufferRef> arena(size_t size_bytes);
+  // Memory of at least this size in which plans keep intermediate values, in segments of segment_bytes() of which the
+  // last may be smaller. All plans share it: commands run in order.
+  Result<std::span<const hal::BufferRef>> arena(size_t size_bytes);
+  // What a driver allows a buffer to have, a multiple of kPlacementAlignment.
+  size_t segment_bytes() const { return segment_bytes_; }
   // Until the device reads no commands any more. Reports what failed among them.
   // Commands must stay as they are until the device is done with them; `launches`: how many of them are dispatches.
   Status submit(const hal::CommandBuffer& commands, uint64_t launches);
@@ -109,6 +114,9 @@ class Context {
  private:
   friend class Storage;
   void recycle(hal::BufferRef buffer);
+  size_t arena_bytes() const;
+  void drop_arena();
+  void drop_free();
 
   std::shared_ptr<hal::Device> owned_device_;
   std::unique_ptr<cache::KernelCache> owned_kernels_;
@@ -124,7 +132,8 @@ class Context {
   std::map<size_t, std::vector<hal::BufferRef>> free_;  // by size
   hal::SemaphoreRef semaphore_;
   uint64_t submitted_ = 0;
-  hal::BufferRef arena_;
+  size_t segment_bytes_;
+  std::vector<hal::BufferRef> arena_;  // all but the last of segment_bytes_
   std::unique_ptr<PlanCache> plans_;
   std::unique_ptr<GraphSignature> signature_;
 };

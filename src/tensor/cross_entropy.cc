@@ -30,7 +30,7 @@ KernelCall cross_entropy_call(DType type, const Shape& logits) {
       losses.store(r, log_total - logits_[start + cast(DType::i64, targets[r])]);
     });
   };
-  call.schedule = "r:thread";
+  call.schedule = "r:thread r:group256";
   const Shape rows{logits[0]};
   call.results = {{type, rows}, {type, rows}};
   call.scalars = {scalar_bits(logits[0]), scalar_bits(logits[1])};

@@ -48,7 +48,7 @@ KernelCall layer_norm_call(DType type, const Shape& shape, double epsilon) {
       k.range("c", n, [&](Expr c) { y.store(start + c, fma((x[start + c] - mean) * scale, weight[c], bias[c])); });
     });
   };
-  call.schedule = "r:thread c:vec";
+  call.schedule = "r:thread r:group64 c:vec";
   const int64_t n = shape[shape.rank() - 1];
   const Shape rows = without_last(shape);
   call.results = {{type, shape}, {type, rows}, {type, rows}};
@@ -74,7 +74,7 @@ KernelCall layer_norm_input_gradient(DType type, const Shape& shape) {
       k.range("c", n, [&](Expr c) { dx.store(start + c, (d(c) - average - normal(c) * slope) * scale); });
     });
   };
-  call.schedule = "r:thread c:vec";
+  call.schedule = "r:thread r:group64 c:vec";
   const int64_t n = shape[shape.rank() - 1];
   call.results = {{type, shape}};
   call.scalars = {scalar_bits(element_count(without_last(shape))), scalar_bits(n),
@@ -131,7 +131,7 @@ KernelCall causal_softmax_call(DType type, const Shape& shape, double scale) {
       k.range("z", keys - visible, [&](Expr c) { y.store(start + visible + c, dsl::constant(type, 0)); });
     });
   };
-  call.schedule = "r:thread c:vec z:vec";
+  call.schedule = "r:thread r:group64 c:vec z:vec";
   call.results = {{type, shape}};
   const int64_t keys = shape[shape.rank() - 1], queries = shape[shape.rank() - 2];
   call.scalars = {scalar_bits(element_count(shape) / std::max<int64_t>(keys, 1)), scalar_bits(queries),
@@ -196,7 +196,7 @@ KernelCall embedding_gradient(DType type, const Shape& weight, int64_t count) {
       });
     });
   };
-  call.schedule = "t:thread z:vec c:vec";
+  call.schedule = "t:thread t:group64 z:vec c:vec";
   call.results = {{type, weight}};
   call.scalars = {scalar_bits(weight[0]), scalar_bits(weight[1]), scalar_bits(count)};
   return call;

@@ -36,7 +36,7 @@ Result<std::vector<std::shared_ptr<Storage>>> Plan::run(Context& context, const 
     SPORKLE_ASSIGN_OR_RETURN(std::shared_ptr<Storage> storage, context.allocate(result.size_bytes));
     made.push_back(std::move(storage));
   }
-  hal::BufferRef arena;
+  std::span<const hal::BufferRef> arena;
   if (memory.arena_bytes > 0) {
     SPORKLE_ASSIGN_OR_RETURN(arena, context.arena(memory.arena_bytes));
   }
@@ -49,7 +49,7 @@ Result<std::vector<std::shared_ptr<Storage>>> Plan::run(Context& context, const 
   };
   for (const BufferUse& use : leaf_uses) bind(use, inputs.leaves[static_cast<size_t>(use.index)]->storage->buffer());
   for (const BufferUse& use : result_uses) bind(use, made[static_cast<size_t>(use.index)]->buffer());
-  for (const BufferUse& use : arena_uses) bind(use, arena);
+  for (const BufferUse& use : arena_uses) bind(use, arena[static_cast<size_t>(use.index)]);
   for (const NumberUse& use : number_uses)
     std::get<hal::DispatchCommand>(all[use.command]).scalars[use.scalar] =
         part_of(inputs.numbers[static_cast<size_t>(use.number)], use.part);

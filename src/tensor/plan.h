@@ -79,7 +79,7 @@ class Plan {
   void forget_buffers();
 
   hal::CommandBuffer commands;
-  std::vector<BufferUse> leaf_uses, result_uses, arena_uses;  // index of an arena use: none
+  std::vector<BufferUse> leaf_uses, result_uses, arena_uses;  // index of an arena use: its segment
   std::vector<NumberUse> number_uses;
   std::vector<CallUse> call_uses;
   std::vector<PlannedResult> results;

@@ -31,7 +31,7 @@ KernelCall rms_norm_call(DType type, const Shape& shape, int64_t rows, double ep
       k.range("c", n, [&](Expr c) { y.store(start + c, x[start + c] * scale * weight[c]); });
     });
   };
-  call.schedule = "r:thread c:vec";
+  call.schedule = "r:thread r:group64 c:vec";
   const int64_t n = shape[shape.rank() - 1];
   call.results = {{type, shape}, {type, {rows}}};
   call.scalars = {scalar_bits(rows), scalar_bits(n), scalar_bits(type, epsilon),

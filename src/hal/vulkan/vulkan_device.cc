@@ -123,6 +123,7 @@ VulkanDevice::VulkanDevice(std::shared_ptr<VulkanContext> context, const VulkanO
                      std::to_string(VK_API_VERSION_MINOR(version)),
            .target = description.target.text(),
            .memory_bytes = memory_limit(description, options),
+           .largest_buffer_bytes = description.largest_allocation_bytes,
            .threads = 1};
 }
 

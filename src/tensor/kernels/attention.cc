@@ -390,7 +390,7 @@ KernelCall attention_weights_call(DType type, const Shape& scores) {
       k.range("z", keys - seen, [&](Expr c) { y.store(start + seen + c, dsl::constant(type, 0)); });
     });
   };
-  call.schedule = "r:thread c:vec z:vec";
+  call.schedule = "r:thread r:group64 c:vec z:vec";
   const int64_t keys = scores[scores.rank() - 1], queries = scores[scores.rank() - 2];
   Shape rows;
   for (int i = 0; i + 1 < scores.rank(); ++i) rows.push_back(scores[i]);

@@ -131,7 +131,8 @@ Status launch_pointwise(Launcher& launcher, const Step& step) {
     for (Strides* access : accesses) *access = {0};
   }
 
-  const int across = crossing_axis(program);
+  // On a GPU neighbouring invocations store to neighbouring places, and its cache holds the lines that they read.
+  const int across = launcher.context().is_gpu() ? -1 : crossing_axis(program);
   std::string key = (across < 0 ? "pointwise " : "pointwise blocks " + std::to_string(across) + " ") +
                     std::string(ir::dtype_name(node->dtype)) + ":" + stride_classes(result_strides) + " " +
                     ProgramCode::key(program);

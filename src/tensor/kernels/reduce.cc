@@ -12,7 +12,7 @@
 namespace sporkle::tensor {
 namespace {
 
-constexpr int64_t kRowChunk = 16384, kLongRow = 65536, kFewRows = 64;
+constexpr int64_t kRowChunk = 16384, kLongRow = 65536, kFewRows = 64, kSharedRow = 128;
 constexpr int64_t kColumnChunk = 128, kLongColumn = 256;
 
 // One launch: loops over the merged outer axes, the chunks, k within a chunk, and the merged inner axes.
@@ -95,13 +95,17 @@ ir::Kernel trace(const Pass& pass) {
 
 Status launch_pass(Launcher& launcher, const Pass& pass, const hal::BufferRef& result) {
   const bool columns_alone = pass.outer_axes == 0 && pass.inner_axes == 1 && !pass.chunked;
+  // What a row's kernel shares out on a GPU must be worth a workgroup.
+  const bool long_rows =
+      pass.inner_axes == 0 && (pass.chunked ? pass.chunk : pass.program.loops[pass.outer_axes]) >= kSharedRow;
   const std::string schedule = columns_alone          ? "column:thread256 column:vec"
+                               : long_rows            ? "outer:thread outer:group32"
                                : pass.inner_axes == 0 ? "outer:thread"
                                                       : "outer:thread column:vecx4";
   const std::string key = "reduce " + std::to_string(static_cast<int>(pass.combine)) + " " +
                           std::string(ir::dtype_name(pass.dtype)) + " " + std::to_string(pass.outer_axes) + "," +
                           std::to_string(pass.inner_axes) + (pass.chunked ? " chunked " : " ") +
-                          ProgramCode::key(pass.program);
+                          (long_rows ? "long " : "") + ProgramCode::key(pass.program);
   std::vector<hal::Binding> bindings;
   ProgramCode::append_bindings(pass.program, &bindings);
   bindings.push_back({result, 0});

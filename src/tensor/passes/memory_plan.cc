@@ -13,7 +13,13 @@ size_t aligned(size_t size) {
 
 }  // namespace
 
-Placement place(std::span<const Lifetime> values) {
+Placement place(std::span<const Lifetime> values, size_t segment_bytes) {
+  const size_t segment = std::max(segment_bytes / kPlacementAlignment, size_t{1}) * kPlacementAlignment;
+  // The first place from `at` on that lies in one segment.
+  const auto within_segment = [&](size_t at, size_t size) {
+    const size_t room = segment - at % segment;
+    return size <= room || size > segment ? at : at + room;
+  };
   std::vector<size_t> order(values.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::ranges::stable_sort(order, [&](size_t a, size_t b) { return values[a].size_bytes > values[b].size_bytes; });
@@ -28,15 +34,15 @@ Placement place(std::span<const Lifetime> values) {
     bool found = false;
     for (const size_t other : placed) {
       if (values[other].last < life.first || values[other].first > life.last) continue;
-      const size_t begin = placement.offsets[other];
-      if (begin > end && begin - end >= size && begin - end < best_gap) {
-        best = end;
+      const size_t begin = placement.offsets[other], from = within_segment(end, size);
+      if (begin > from && begin - from >= size && begin - end < best_gap) {
+        best = from;
         best_gap = begin - end;
         found = true;
       }
       end = std::max(end, begin + aligned(values[other].size_bytes));
     }
-    placement.offsets[value] = found ? best : end;
+    placement.offsets[value] = found ? best : within_segment(end, size);
     placement.size_bytes = std::max(placement.size_bytes, placement.offsets[value] + size);
     placed.insert(std::ranges::upper_bound(placed, placement.offsets[value], {},
                                            [&](size_t other) { return placement.offsets[other]; }),

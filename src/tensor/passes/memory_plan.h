@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -22,7 +23,9 @@ inline constexpr size_t kPlacementAlignment = 256;
 
 // Values whose lifetimes meet do not overlap. Places the largest first, each in the smallest gap that is free for its
 // whole life ("greedy by size"; Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020).
-Placement place(std::span<const Lifetime> values);
+// No value crosses a multiple of `segment_bytes` (rounded down to the alignment, at least that), since each segment is
+// a buffer of its own; one that is larger than a segment cannot help it.
+Placement place(std::span<const Lifetime> values, size_t segment_bytes = SIZE_MAX);
 
 // The most bytes that live at once: no placement is smaller.
 size_t peak_bytes(std::span<const Lifetime> values);

@@ -41,6 +41,22 @@ TEST(MemoryPlanTest, GapsAreFilledAndNothingIsEmpty) {
   EXPECT_EQ(placement.size_bytes, peak_bytes(values));
 }
 
+TEST(MemoryPlanTest, NoValueLiesInTwoSegments) {
+  constexpr size_t kSegment = size_t{1} << 17;
+  std::mt19937 random(2);
+  for (int trial = 0; trial < 20; ++trial) {
+    std::vector<Lifetime> values;
+    for (int i = 0; i < 60; ++i) {
+      const int first = static_cast<int>(random() % 40);
+      values.push_back({1 + random() % 100000, first, first + static_cast<int>(random() % 20)});
+    }
+    const Placement placement = place(values, kSegment + 3);
+    expect_apart(values, placement);
+    for (size_t i = 0; i < values.size(); ++i)
+      EXPECT_EQ(placement.offsets[i] / kSegment, (placement.offsets[i] + values[i].size_bytes - 1) / kSegment);
+  }
+}
+
 TEST(MemoryPlanTest, RandomValuesLieApartAndNearThePeak) {
   std::mt19937 random(1);
   size_t planned = 0, least = 0;

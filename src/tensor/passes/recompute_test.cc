@@ -55,6 +55,25 @@ Outcome run(Context& c, size_t cap) {
   return outcome;
 }
 
+TEST(RecomputationTest, ADriverMayAllowSmallBuffersOnly) {
+  const Outcome whole = run(testing::context(), 0);
+  // Too small for one of the values: that is said, and nothing is lost.
+  const auto context = [](size_t segment_bytes) {
+    ContextOptions options;
+    options.segment_bytes = segment_bytes;
+    auto made = Context::open("cpu", {}, options);
+    EXPECT_TRUE(made.ok()) << made.status().to_string();
+    return std::move(*made);
+  };
+  const Outcome refused = run(*context(1024), 0);
+  EXPECT_EQ(refused.status.code(), Code::out_of_memory);
+  EXPECT_NE(refused.status.message().find("allows no buffer above"), std::string::npos) << refused.status.message();
+  const Outcome parts = run(*context(whole.arena_bytes / 5), 0);
+  ASSERT_TRUE(parts.status.ok()) << parts.status.to_string();
+  EXPECT_GE(parts.arena_bytes, whole.arena_bytes);
+  EXPECT_EQ(parts.values, whole.values);
+}
+
 TEST(RecomputationTest, SavesMemoryAndKeepsEveryBit) {
   Context& c = testing::context();
   const Outcome free = run(c, 0);

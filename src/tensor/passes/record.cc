@@ -53,7 +53,7 @@ class Recorder {
     place_parts();
     Status status;
     for (size_t i = 0; i < planning_.steps.size() && status.ok(); ++i) status = record(i);
-    if (status.ok()) finish();
+    if (status.ok()) status = finish();
     for (const Step& step : planning_.steps)
       for (Node* result : step.results)
         if (result) result->storage.reset();
@@ -178,7 +178,7 @@ class Recorder {
     return {};
   }
 
-  void finish() {
+  Status finish() {
     Plan& plan = *planning_.plan;
     const auto& buffers = launcher_.buffers();
     std::vector<int32_t> results(buffers.size(), -1);  // the place among the plan's results
@@ -254,12 +254,22 @@ class Recorder {
       for (const Lifetime& life : placed)
         if (life.first <= at && at <= life.last) plan.memory.live_bytes[root] += life.size_bytes;
     }
-    const Placement placement = place(placed);
+    const size_t segment = planning_.graph.context().segment_bytes();
+    for (const Lifetime& life : placed) {
+      if (life.size_bytes > segment)
+        return Status(Code::out_of_memory, "an intermediate value takes " + std::to_string(life.size_bytes >> 20) +
+                                               " MiB, and the device's driver allows no buffer above " +
+                                               std::to_string(segment >> 20) + " MiB; smaller batches take less");
+    }
+    const Placement placement = place(placed, segment);
     plan.memory.arena_bytes = placement.size_bytes;
-    for (const Plan::BufferUse& use : plan.arena_uses)
-      binding_of(commands[use.command], use.binding).offset_bytes +=
-          placement.offsets[places[static_cast<size_t>(use.index)]];
+    for (Plan::BufferUse& use : plan.arena_uses) {
+      const size_t offset = placement.offsets[places[static_cast<size_t>(use.index)]];
+      binding_of(commands[use.command], use.binding).offset_bytes += offset % segment;
+      use.index = static_cast<int32_t>(offset / segment);
+    }
     plan.forget_buffers();
+    return {};
   }
 
   // The plan's result that takes over a leaf's memory.
