@@ -45,6 +45,21 @@ TEST_F(BenchCommandTest, SavesWhatTheMachineAndTheProgramAre) {
   EXPECT_EQ(field(after[2], "commit"), "release candidate");
 }
 
+TEST_F(BenchCommandTest, MeasuresCallsBetweenNodes) {
+  const Output measured = run({"bench", "rpc", "--rounds", "1", "--against", "none", "--json"});
+  ASSERT_EQ(measured.exit_code, 0) << measured.err;
+  std::string shapes;
+  for (const std::string& line : lines(measured.out)) {
+    shapes += field(line, "shape") + " ";
+    EXPECT_EQ(field(line, "name"), "rpc");
+    EXPECT_EQ(line.find("\"value\":0,"), std::string::npos) << line;
+  }
+  EXPECT_EQ(shapes, "calls p50 p99 stream message connect ");
+  const Output refused = run({"bench", "rpc", "--against", "thrift"});
+  EXPECT_NE(refused.exit_code, 0);
+  EXPECT_NE(refused.err.find("thrift"), std::string::npos) << refused.err;
+}
+
 TEST_F(BenchCommandTest, ResumesWithWhatIsMissing) {
   const std::string folder = (folder_ / "results").string();
   const std::vector<std::string> command = {"bench",    "launch",    "--shape", "host",      "--rounds", "7",

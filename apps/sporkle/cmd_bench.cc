@@ -6,6 +6,7 @@
 #include <span>
 
 #include "apps/sporkle/bench_join.h"
+#include "apps/sporkle/bench_rpc.h"
 #include "apps/sporkle/cli.h"
 #include "apps/sporkle/commands.h"
 #include "apps/sporkle/version.h"
@@ -179,6 +180,27 @@ Status measure_join(const BenchCommand& command, Output& output) {
   return output.save(noise);
 }
 
+Status bench_rpc_alone(const BenchCommand& command) {
+  Output output(command);
+  RpcBenchOptions options;
+  options.rounds = command.rounds;
+  for (const std::string& rival : split_commas(command.against)) {
+    if (rival != "grpc" && rival != "none")
+      return invalid_argument("--against " + rival + ": the rivals of rpc are grpc and none");
+    options.against = rival == "grpc";
+  }
+  options.on_progress = [&output](double done) { output.progress(done, "rpc"); };
+  SPORKLE_ASSIGN_OR_RETURN(const std::vector<Record> records, bench_rpc(options));
+  for (const Record& record : records) output.add(record);
+  if (!records[0].rival.empty() && !records[0].ratio) output.notice("gRPC was " + records[0].rival_version);
+  if (!command.save) return {};
+  SPORKLE_ASSIGN_OR_RETURN(const int threads, hal::thread_count(0));
+  SPORKLE_ASSIGN_OR_RETURN(const double noise, bench::noise_of_device(command.device, threads));
+  const Status saved = output.save(noise);
+  output.say_where();
+  return saved;
+}
+
 Status bench_join_alone(const BenchCommand& command) {
   Output output(command);
   const Status measured = measure_join(command, output);
@@ -260,6 +282,14 @@ void register_bench(Cli& cli) {
   add_output_options(join, join_options.get());
   join.example("bench join", "Starts a coordinator here and joins it twenty times, one process each.");
   join.action([join_options] { return bench_join_alone(*join_options); });
+
+  auto rpc_options = std::make_shared<BenchCommand>();
+  Command rpc = bench.command("rpc", "Calls, latency, streaming and connecting between nodes, beside gRPC");
+  rpc.option("--rounds", &rpc_options->rounds, "Rounds; ratios are per round, the median counts").range(1, 10000);
+  rpc.option("--against", &rpc_options->against, "Rivals: grpc, none").value_name("RIVAL");
+  add_output_options(rpc, rpc_options.get());
+  rpc.example("bench rpc", "Over loopback, both ends in this process, under mutual TLS.");
+  rpc.action([rpc_options] { return bench_rpc_alone(*rpc_options); });
 
   auto all_options = std::make_shared<BenchCommand>();
   Command all = bench.command("all", "Every case with its default shapes, types and rivals");

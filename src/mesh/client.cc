@@ -23,6 +23,12 @@ struct PendingCall {
   std::optional<Result<Message>> result;
 };
 
+// Who waits for an answer: a blocked caller, or a callback.
+struct Waiter {
+  PendingCall* blocked = nullptr;
+  Client::OnDone on_done;
+};
+
 }  // namespace
 
 struct Client::State {
@@ -33,30 +39,57 @@ struct Client::State {
 
   mutable std::mutex mutex;
   uint64_t last_call_id = 0;
-  std::unordered_map<uint64_t, PendingCall*> pending;
+  std::unordered_map<uint64_t, Waiter> pending;
   std::optional<Status> closed;
 
   // Joined by ~Client before anything above goes away.
   std::unique_ptr<Reactor> reactor;
 
+  // Callbacks run without the lock: they may start calls.
   void on_response(Session::Event event) {
-    const std::lock_guard lock(mutex);
-    const auto it = pending.find(event.call_id);
-    if (it == pending.end()) return;
-    it->second->result = std::move(event.result);
-    it->second->done.notify_one();
-    pending.erase(it);
+    Client::OnDone on_done;
+    {
+      const std::lock_guard lock(mutex);
+      const auto it = pending.find(event.call_id);
+      if (it == pending.end()) return;
+      if (PendingCall* const call = it->second.blocked) {
+        call->result = std::move(event.result);
+        call->done.notify_one();
+      }
+      on_done = std::move(it->second.on_done);
+      pending.erase(it);
+    }
+    if (on_done) on_done(std::move(event.result));
   }
 
   void on_closed(const Status& why) {
-    const std::lock_guard lock(mutex);
-    if (closed) return;
-    closed = why;
-    for (const auto& [id, call] : pending) {
-      call->result = why;
-      call->done.notify_one();
+    std::unordered_map<uint64_t, Waiter> ended;
+    {
+      const std::lock_guard lock(mutex);
+      if (closed) return;
+      closed = why;
+      ended.swap(pending);
+      for (const auto& [id, waiter] : ended) {
+        if (!waiter.blocked) continue;
+        waiter.blocked->result = why;
+        waiter.blocked->done.notify_one();
+      }
     }
-    pending.clear();
+    for (const auto& [id, waiter] : ended)
+      if (waiter.on_done) waiter.on_done(why);
+  }
+
+  // Under the lock, so that the loss of the connection cannot slip in between and miss the call. Moves from `waiter`
+  // only when it succeeds.
+  Result<uint64_t> send(std::string_view method, Message request, Waiter&& waiter) {
+    if (closed) return *closed;
+    if (pending.size() >= options.limits.max_calls_in_flight)
+      return unavailable("cannot call '" + printable(method, max_method_bytes) +
+                         "': " + std::to_string(pending.size()) + " calls are in flight already");
+    const uint64_t call_id = ++last_call_id;
+    pending.emplace(call_id, std::move(waiter));
+    connection->send_request(call_id, std::string(method), std::move(request));
+    return call_id;
   }
 };
 
@@ -157,14 +190,7 @@ Result<Message> Client::call(std::string_view method, Message request, milliseco
   SPORKLE_RETURN_IF_ERROR(Session::check_request(method, request, state_->options.limits));
   PendingCall call;
   std::unique_lock lock(state_->mutex);
-  if (state_->closed) return *state_->closed;
-  if (state_->pending.size() >= state_->options.limits.max_calls_in_flight)
-    return unavailable("cannot call '" + printable(method, max_method_bytes) +
-                       "': " + std::to_string(state_->pending.size()) + " calls are in flight already");
-  const uint64_t call_id = ++state_->last_call_id;
-  state_->pending.emplace(call_id, &call);
-  // Under the lock: the loss of the connection cannot slip in between and miss this call.
-  state_->connection->send_request(call_id, std::string(method), std::move(request));
+  SPORKLE_ASSIGN_OR_RETURN(const uint64_t call_id, state_->send(method, std::move(request), {&call, nullptr}));
   call.done.wait_until(lock, deadline, [&] { return call.result.has_value(); });
   if (call.result) return *std::move(call.result);
   state_->pending.erase(call_id);
@@ -172,6 +198,32 @@ Result<Message> Client::call(std::string_view method, Message request, milliseco
   return Status(Code::deadline_exceeded, "the call '" + printable(method, max_method_bytes) + "' to " +
                                              state_->server_address.to_string() + " got no answer within " +
                                              std::to_string(timeout.count()) + " ms");
+}
+
+uint64_t Client::start_call(std::string_view method, Message request, OnDone on_done) {
+  Status failure = Session::check_request(method, request, state_->options.limits);
+  Waiter waiter{nullptr, std::move(on_done)};
+  if (failure.ok()) {
+    const std::lock_guard lock(state_->mutex);
+    const Result<uint64_t> call_id = state_->send(method, std::move(request), std::move(waiter));
+    if (call_id.ok()) return *call_id;
+    failure = call_id.status();
+  }
+  waiter.on_done(failure);
+  return 0;
+}
+
+void Client::cancel_call(uint64_t call_id) {
+  OnDone on_done;
+  {
+    const std::lock_guard lock(state_->mutex);
+    const auto it = state_->pending.find(call_id);
+    if (it == state_->pending.end() || !it->second.on_done) return;
+    on_done = std::move(it->second.on_done);
+    state_->pending.erase(it);
+    state_->connection->cancel(call_id);
+  }
+  on_done(Status(Code::cancelled, "the call was given up"));
 }
 
 void Client::close() {

@@ -6,6 +6,8 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -40,6 +42,15 @@ class Client : public Channel {
   Result<Message> call(std::string_view method, Message request, std::chrono::milliseconds timeout) override;
   void close() override;
   Traffic traffic() const override;
+
+  // The same without blocking: `on_done` gets the answer, exactly once, on the client's thread (or on this one when the
+  // call cannot even start, or when close() ends it). It must not block, close or destroy the Client; it may start more
+  // calls. There is no deadline: the call ends with its answer, the connection or cancel_call(). Returns the call's
+  // number, 0 when it has ended already.
+  using OnDone = std::function<void(Result<Message>)>;
+  uint64_t start_call(std::string_view method, Message request, OnDone on_done);
+  // Gives up a started call, whose `on_done` then gets `cancelled` on this thread; nothing when it has ended already.
+  void cancel_call(uint64_t call_id);
 
   // False from the moment that the loss of the connection is known.
   bool connected() const;

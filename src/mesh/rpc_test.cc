@@ -5,6 +5,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
+#include <functional>
 #include <future>
 #include <mutex>
 #include <random>
@@ -110,6 +111,37 @@ TEST(Rpc, SixtyFourCallsAreInFlightAtOnce) {
   for (int i = 0; i < 64; ++i) parked.push_back(parking.take());  // so all 64 are at the server, none answered
   for (auto it = parked.rbegin(); it != parked.rend(); ++it) it->second(Message{it->first.body + "!", {}});
   for (int i = 0; i < 64; ++i) EXPECT_EQ(calls[static_cast<size_t>(i)].get().value().body, std::to_string(i) + "!");
+}
+
+TEST(Rpc, StartedCallsAnswerOnceAndMayStartMore) {
+  const TestServer server;
+  const auto client = server.connect();
+  std::promise<int> last;
+  int rounds = 0;  // on the client's thread only
+  std::function<void(Result<Message>)> next = [&](Result<Message> answer) {
+    if (!answer.ok() || answer->body != std::to_string(rounds)) return last.set_value(-1);
+    if (++rounds == 100) return last.set_value(rounds);
+    client->start_call("echo", {std::to_string(rounds), {}}, next);
+  };
+  EXPECT_NE(client->start_call("echo", {"0", {}}, next), 0u);
+  EXPECT_EQ(last.get_future().get(), 100);
+}
+
+TEST(Rpc, StartedCallsEndByCancelCloseAndRefusal) {
+  Parking parking;
+  const TestServer server(parking.callbacks());
+  const auto client = server.connect();
+  std::vector<Code> ends;  // all three end on this thread
+  const auto note = [&](const Result<Message>& answer) { ends.push_back(answer.status().code()); };
+  const uint64_t first = client->start_call("m", {"1", {}}, note);
+  auto parked = parking.take();
+  client->cancel_call(first);
+  EXPECT_TRUE(eventually([&] { return parked.second.abandoned(); }));
+  client->cancel_call(first);
+  client->start_call("m", {"2", {}}, note);
+  client->close();
+  EXPECT_EQ(client->start_call("m", {"3", {}}, note), 0u);
+  EXPECT_EQ(ends, (std::vector<Code>{Code::cancelled, Code::cancelled, Code::cancelled}));
 }
 
 TEST(Rpc, AServerWithSeveralThreadsServesSeveralClients) {

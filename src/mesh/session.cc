@@ -408,13 +408,13 @@ bool Session::emit(Outgoing& message, std::vector<std::byte>& out) {
   } else {
     const auto rest = std::span<const std::byte>(message.payload).subspan(message.sent);
     const auto chunk = rest.first(std::min(rest.size(), max_chunk_bytes));
-    const bool try_compress = message.uncompressed == 0;
+    const bool try_compress = uncompressed_ == 0;
     const bool compressed = encode_frame({FrameKind::chunk, protocol_major, message.call_id, chunk}, try_compress, out);
     message.sent += chunk.size();
     if (!try_compress) {
-      --message.uncompressed;
+      --uncompressed_;
     } else if (!compressed) {
-      message.uncompressed = chunks_between_trials;
+      uncompressed_ = chunks_between_trials;
     }
   }
   if (message.sent < message.payload.size()) return false;

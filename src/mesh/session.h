@@ -106,8 +106,7 @@ class Session {
     std::string envelope;
     std::vector<std::byte> payload;
     bool envelope_sent = false;
-    size_t sent = 0;            // of the payload
-    unsigned uncompressed = 0;  // chunks yet to send without trying to compress
+    size_t sent = 0;  // of the payload
   };
   using Calls = std::unordered_map<uint64_t, Call>;
 
@@ -142,6 +141,8 @@ class Session {
   bool goodbye_sent_ = false;
   std::deque<Outgoing> small_;
   std::deque<Outgoing> large_;
+  // Chunks yet to send without trying to compress, of whatever message: a stream of messages holds alike data.
+  unsigned uncompressed_ = 0;
 };
 
 }  // namespace sporkle::mesh

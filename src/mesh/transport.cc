@@ -263,7 +263,7 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
         const Status status = self->session_.receive(std::span(buffer).first(count));
         self->deliver_events();
         if (!status.ok()) self->begin_close(status, !self->session_.peer_said_goodbye());
-        self->output_signal_.cancel();
+        if (self->ending() || self->session_.has_output()) self->output_signal_.cancel();
       }
       if (++turn == records_per_turn) {
         turn = 0;
