@@ -8,7 +8,7 @@ preset=$1 jobs=$2
 # search for leaks reads where nothing is.
 export ASAN_OPTIONS="intercept_tls_get_addr=0:${ASAN_OPTIONS:-}"
 export UBSAN_OPTIONS="print_stacktrace=1:${UBSAN_OPTIONS:-}"
-export TSAN_OPTIONS="second_deadlock_stack=1:${TSAN_OPTIONS:-}"
+export TSAN_OPTIONS="second_deadlock_stack=1:suppressions=$PWD/tools/tsan_suppressions.txt:${TSAN_OPTIONS:-}"
 
 started=$SECONDS
 tools/build.sh "$preset" "$jobs"

@@ -14,7 +14,7 @@
 namespace sporkle::ir {
 namespace {
 
-// Iterations that one count() looks at one by one, where the loops inside depend on them; beyond, it samples.
+// Iterations that a nest is looked at one by one, where the loops inside depend on them; beyond, it is sampled.
 constexpr int64_t kMostIterations = int64_t{1} << 16;
 constexpr int64_t kSamples = 64;
 
@@ -227,6 +227,9 @@ class Evaluation {
 
   // How often the inside of a scope runs; with `projection`, how many combinations of those ranges' indices it sees.
   uint64_t iterations(int scope, const RangeSet* projection) {
+    // Accesses side by side mostly differ in constants alone.
+    std::pair<int, std::optional<RangeSet>> key(scope, projection ? std::optional(*projection) : std::nullopt);
+    if (const auto found = counted_.find(key); found != counted_.end()) return found->second;
     levels_.clear();
     for (int at = scope; at > 0; at = scopes_[static_cast<size_t>(at)].parent)
       levels_.push_back(&scopes_[static_cast<size_t>(at)]);
@@ -237,10 +240,9 @@ class Evaluation {
       stepped_.insert(ranges.begin(), ranges.end());
     }
     projection_ = projection;
-    budget_ = kMostIterations;
     bound_.clear();
     known_.clear();
-    return count(0);
+    return counted_[std::move(key)] = count(0, kMostIterations);
   }
 
   std::optional<Interval> interval(const Node* node) {
@@ -251,32 +253,33 @@ class Evaluation {
   }
 
  private:
-  uint64_t count(size_t depth) {
+  // Looks at `budget` iterations or fewer: each iteration of a loop has its share of them for the loops inside.
+  uint64_t count(size_t depth, int64_t budget) {
     if (depth == levels_.size()) return 1;
     const Scope& level = *levels_[depth];
     if (level.mask) {
       const std::optional<uint64_t> holds = value(level.mask);
       if (!holds) exact_ = false;
-      return holds.value_or(1) ? count(depth + 1) : 0;
+      return holds.value_or(1) ? count(depth + 1, budget) : 0;
     }
     const std::optional<uint64_t> extent = value(level.range->src(0));
     if (!extent) exact_ = false;
     const int64_t end = static_cast<int64_t>(extent.value_or(0));
     if (end <= 0) return 0;
     const bool counts = !projection_ || projection_->contains(level.range);
-    if (!stepped_.contains(level.range)) return (counts ? static_cast<uint64_t>(end) : 1) * count(depth + 1);
+    if (!stepped_.contains(level.range)) return (counts ? static_cast<uint64_t>(end) : 1) * count(depth + 1, budget);
 
     // What lies inside depends on the index.
-    const bool all = end <= budget_;
-    const int64_t steps = all ? end : std::min(end, kSamples);
+    const bool all = end <= budget;
+    const int64_t steps = all ? end : std::min(budget, kSamples);
     if (!all) exact_ = false;
     uint64_t total = 0, most = 0;
     for (int64_t i = 0; i < steps; ++i) {
-      bind(level.range, all ? i
-                            : static_cast<int64_t>(static_cast<double>(end) / static_cast<double>(steps) *
-                                                   (static_cast<double>(i) + 0.5)));
-      --budget_;
-      const uint64_t inside = count(depth + 1);
+      // Samples lie in the middle of their parts; where the most counts, the last iteration is among them.
+      const double place = static_cast<double>(i) + (counts ? 0.5 : 1.0);
+      const auto sampled = static_cast<int64_t>(static_cast<double>(end) / static_cast<double>(steps) * place);
+      bind(level.range, all ? i : std::min(sampled, end - 1));
+      const uint64_t inside = count(depth + 1, std::max<int64_t>(budget / steps, 1));
       total += inside;
       most = std::max(most, inside);
     }
@@ -374,7 +377,7 @@ class Evaluation {
   const RangeSet* projection_ = nullptr;
   std::unordered_map<const Node*, uint64_t> bound_, known_;
   std::unordered_map<const Node*, std::optional<Interval>> intervals_;
-  int64_t budget_ = 0;
+  std::map<std::pair<int, std::optional<RangeSet>>, uint64_t> counted_;
   bool exact_ = true;
 };
 

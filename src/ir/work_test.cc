@@ -7,7 +7,7 @@
 namespace sporkle::ir {
 namespace {
 
-Work work_of(const char* text, std::vector<uint64_t> scalars, std::vector<uint64_t> buffer_bytes) {
+Work work_of(std::string_view text, std::vector<uint64_t> scalars, std::vector<uint64_t> buffer_bytes) {
   const Result<Kernel> kernel = parse(text);
   EXPECT_TRUE(kernel.ok()) << kernel.status().message();
   return kernel.ok() ? WorkCounter(*kernel).count(scalars, buffer_bytes) : Work{};
@@ -129,6 +129,30 @@ TEST(WorkTest, SamplesWhatIsTooLargeToStepThrough) {
   EXPECT_FALSE(work.exact);
   const double expected = static_cast<double>(n) * static_cast<double>(n + 1) / 2;
   EXPECT_NEAR(static_cast<double>(work.flops) / expected, 1.0, 1e-3);
+}
+
+TEST(WorkTest, DeepNestsTakeNoLongerThanFlatOnes) {
+  // Six loops, each as long as the index of the one around it: looked at one by one they would take hours.
+  std::string text = R"(kernel "deep" strict
+buffer y@0 f32 write
+scalar n$0 i64
+i0#0 = range serial n$0
+loop i0#0
+)";
+  std::string indent = "  ", outer = "i0#0";
+  for (int depth = 1; depth < 6; ++depth) {
+    const std::string extent = "%" + std::to_string(depth - 1), at = std::to_string(depth);
+    const std::string range = "i" + at + "#" + at;
+    text += indent + extent + " = add i64 " + outer + " 1\n";
+    text += indent + range + " = range serial " + extent + "\n";
+    text += indent + "loop " + range + "\n";
+    indent += "  ";
+    outer = range;
+  }
+  text += indent + "store y@0 i5#5 f32:1\n";
+  const Work work = work_of(text, {4096}, {4 * 4096});
+  EXPECT_FALSE(work.exact);
+  EXPECT_EQ(work.written_bytes, 4 * 4096u);
 }
 
 constexpr char kInvariant[] = R"(kernel "invariant" strict
