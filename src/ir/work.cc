@@ -14,8 +14,10 @@
 namespace sporkle::ir {
 namespace {
 
-// Iterations that a nest is looked at one by one, where the loops inside depend on them; beyond, it is sampled.
-constexpr int64_t kMostIterations = int64_t{1} << 16;
+// Iterations that a nest is looked at one by one, where the loops inside depend on them; beyond, it is sampled. Kernels
+// of many nests have fewer for each.
+constexpr int64_t kMostIterations = int64_t{1} << 16, kLeastIterations = 256;
+constexpr int64_t kMostInAll = int64_t{1} << 18;
 constexpr int64_t kSamples = 64;
 
 using RangeSet = std::set<const Node*>;
@@ -221,7 +223,10 @@ class Evaluation {
  public:
   Evaluation(const std::vector<Scope>& scopes, const std::unordered_map<const Node*, RangeSet>& needed,
              std::span<const uint64_t> scalars)
-      : scopes_(scopes), needed_(needed), scalars_(scalars) {}
+      : scopes_(scopes),
+        needed_(needed),
+        scalars_(scalars),
+        budget_(std::clamp(kMostInAll / std::ssize(scopes), kLeastIterations, kMostIterations)) {}
 
   bool exact() const { return exact_; }
 
@@ -242,7 +247,7 @@ class Evaluation {
     projection_ = projection;
     bound_.clear();
     known_.clear();
-    return counted_[std::move(key)] = count(0, kMostIterations);
+    return counted_[std::move(key)] = count(0, budget_);
   }
 
   std::optional<Interval> interval(const Node* node) {
@@ -372,6 +377,7 @@ class Evaluation {
   const std::vector<Scope>& scopes_;
   const std::unordered_map<const Node*, RangeSet>& needed_;
   std::span<const uint64_t> scalars_;
+  const int64_t budget_;
   std::vector<const Scope*> levels_;
   RangeSet stepped_;
   const RangeSet* projection_ = nullptr;

@@ -30,6 +30,7 @@ constexpr int64_t kMinRows = 48;               // of a block of C, before more a
 constexpr int64_t kThinDepth = 8;              // so short a k leaves C to decide the time
 constexpr int64_t kSlabBytes = 32 << 10;       // of C that slabs are added to
 constexpr int64_t kLeastSlabBytes = 64 << 10;  // of B, before its way through the cache matters
+constexpr int64_t kMostRowsAcross = 4;         // of C, up to which B's columns are not worth copying
 constexpr int64_t kMostBlock = int64_t{1} << 40;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -127,7 +128,7 @@ bool plan_applies(const ProductPlan& plan, const ProductShape& shape, const Proc
   const int registers = processor.vector_bytes >= 64 ? 32 : 16;
   if (shape.one_column()) return plan.kind == ProductPlan::Kind::in_place;  // chains of scalars
   if (plan.rows * plan.vectors + plan.vectors > registers) return false;
-  return plan.kind == ProductPlan::Kind::packed || shape.b_in_rows;
+  return plan.kind != ProductPlan::Kind::slabs || shape.b_in_rows;
 }
 
 ProductPlan preset_plan(const ProductShape& shape, const Processor& processor) {
@@ -165,6 +166,15 @@ ProductPlan preset_plan(const ProductShape& shape, const Processor& processor) {
     const int64_t turns = processor.threads == 1 ? 1 : 2 * int64_t{processor.threads};
     const int64_t fair = divide_up(shape.columns, divide_up(turns, std::max<int64_t>(shape.batches, 1)));
     if (turns > 1) plan.block_columns = round_up(fair, int64_t{lanes} * plan.vectors);
+    return plan;
+  }
+  if (!shape.b_in_rows && shape.rows <= kMostRowsAcross && lanes > 1) {
+    // Tiles of B, as high as wide, are transposed in registers: copying them takes as long.
+    plan.kind = ProductPlan::Kind::in_place;
+    plan.vectors = 1;
+    plan.rows = static_cast<int>(std::max<int64_t>(shape.rows, 1));
+    plan.unroll = lanes;
+    plan.depth = std::max<int64_t>(shape.depth, 1);
     return plan;
   }
   const int64_t panels = shape.batches * divide_up(shape.columns, int64_t{lanes} * plan.vectors);

@@ -60,8 +60,7 @@ struct Processor {
   static Processor host(int vector_bytes, int threads);
 };
 
-// Whether the product can run so: slabs and pieces in place need B's rows contiguous, or a single column;
-// accumulators must fit the vector registers.
+// Whether the product can run so: slabs need B's rows contiguous; accumulators must fit the vector registers.
 bool plan_applies(const ProductPlan& plan, const ProductShape& shape, const Processor& processor);
 
 // From the processor's row in the table of presets and the shape. It always applies.

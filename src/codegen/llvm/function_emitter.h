@@ -5,12 +5,14 @@
 // casts.cc       conversions between types
 // dot.cc         dot products of packed numbers
 // memory.cc      loads and stores
+// transpose.cc   loads of vectors that run across memory
 // loops.cc       loops, reductions, statements
 // emitter.cc     the module around them
 #pragma once
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -111,6 +113,23 @@ class Emitter {
   Value emit_load(const Node* node);
   Value emit_lane_reduce(const Node* node);
   void emit_reductions(const std::vector<const Node*>& group);
+
+  // A load whose lanes lie `stride` elements apart, of memory that the kernel only reads.
+  struct Column {
+    const Node* load;
+    const Node* lane;    // the vector range
+    const Node* stride;  // does not depend on it
+    int width;
+  };
+  std::optional<Column> column_of(const Node* load);
+  // Those among the loads that `roots` want and that are not there yet; what reductions' bodies load is left out.
+  std::vector<const Node*> columns_below(std::span<const Node* const> roots);
+  // Whether the next index of `range` asks for the column next to this one.
+  bool runs_along(const Column& column, const Node* range);
+  // `first` and the columns next to it, as many as it has lanes.
+  std::vector<std::string> transposed_tile(const Column& first);
+  // Loads the columns that `stores` want and that together make tiles.
+  void load_tiles(std::span<const Node* const> stores);
 
   std::string base_pointer(const Node* buffer);
   std::string address(const Node* buffer, const Value& index, int depth);

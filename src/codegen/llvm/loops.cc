@@ -98,6 +98,8 @@ void Emitter::emit_reductions(const std::vector<const Node*>& group) {
       const int inner = innermost();
       std::vector<std::string> acc;
       for (const Carried& c : carried) acc.push_back(c.phi);
+      // Vectors that the next iterations want from a tile of memory that this one has loaded.
+      std::unordered_map<const Node*, std::vector<std::string>> tiles;
       for (int copy = 0; copy < step; ++copy) {
         scope(inner).values.clear();
         scope(inner).splats.clear();
@@ -107,6 +109,13 @@ void Emitter::emit_reductions(const std::vector<const Node*>& group) {
         for (const Node* node : group)
           for (size_t s = 2; s < node->source_count; ++s) roots.push_back(node->src(s));
         prepare_reductions(roots);
+        for (const Node* load : columns_below(roots)) {
+          const Column column = *column_of(load);
+          if (copy % column.width == 0 && copy + column.width <= step && runs_along(column, range))
+            tiles[load] = transposed_tile(column);
+          if (const auto tile = tiles.find(load); tile != tiles.end())
+            remember(load, {tile->second[static_cast<size_t>(copy % column.width)], inner, column.width});
+        }
         for (const size_t g : order) {
           const Node* node = group[g];
           const Value x = emit(node->src(2));
@@ -192,6 +201,7 @@ void Emitter::emit_stores(std::span<const Node* const> stores) {
       });
     }
   if (together) prepare_reductions(roots);
+  load_tiles(stores);
   for (const Node* store : stores) {
     if (!together) prepare_reductions(store->src().subspan(1));
     emit_write(emit_operands(store));

@@ -27,7 +27,10 @@ std::string schedule_of(const ProductPlan& plan, const CpuProduct& product, bool
   std::string schedule = "tile:thread m:tile" + std::to_string(plan.rows) + " k:unroll" + std::to_string(plan.unroll);
   if (one_column) return schedule;  // chains of scalars
   schedule += " n:" + vectors;
-  if (plan.kind == ProductPlan::Kind::packed) schedule += " pack_n:" + vectors;
+  if (plan.kind == ProductPlan::Kind::packed && product.b_in_columns && lanes > 1)
+    schedule += " pack_k:tile" + std::to_string(lanes) + " pack_n:" + vector;  // a square tile is transposed at once
+  else if (plan.kind == ProductPlan::Kind::packed)
+    schedule += " pack_n:" + vectors;
   const int edge_vectors = std::max(product.edge / lanes - (product.epilogue ? 1 : 0), 1);
   if (product.edge > 0)
     schedule += " edge:" + vector + (edge_vectors > 1 && lanes > 1 ? "x" + std::to_string(edge_vectors) : "");
@@ -61,6 +64,7 @@ Status launch_matmul(Launcher& launcher, const Step& step) {
   // The stride of an axis of one element is of no consequence; the usual one keeps kernels few.
   if (columns == 1) product.b[rank - 1] = 1;
   if (depth == 1) product.a[rank - 1] = 1;
+  product.b_in_columns = product.b[rank - 2] == 1 && product.b[rank - 1] != 1;
   const tune::ProductShape tuned{static_cast<int>(element_size),
                                  element_count(Shape(std::span(shape.begin(), shape.end() - 2))),
                                  rows,

@@ -55,6 +55,7 @@ const Matrices kShapes[] = {
     {64, 64, 64, false, false},  {100, 50, 130, false, true}, {130, 70, 100, true, false}, {31, 0, 7, false, false},
     {200, 5, 17, true, true},    {96, 2500, 40, true, false}, {2, 5000, 70, false, false}, {9, 4100, 64, false, true},
     {1, 300, 301, false, false}, {203, 300, 1, false, false}, {203, 300, 1, true, false},  {5, 9000, 1, false, false},
+    {1, 300, 77, false, true},   {2, 47, 160, false, true},   {4, 64, 64, true, true},     {1, 16, 16, false, true},
 };
 
 TEST(MatmulTest, EqualsThePlainLoopBitForBit) {
