@@ -157,13 +157,16 @@ ProductPlan preset_plan(const ProductShape& shape, const Processor& processor) {
     plan.depth = thin ? kThinDepth : 16;
     plan.unroll = hardly_any ? 16 : 8;
     plan.vectors = std::min(plan.vectors, hardly_any && shape.rows > 1 ? 2 : preset.widest);
-    plan.rows = static_cast<int>(std::min<int64_t>(preset.rows[plan.vectors], std::max<int64_t>(shape.rows, 1)));
+    // Zen 4 foresees what a load wants by the steps of that one instruction: the fewer, the better.
+    if (shape.rows == 1) plan.vectors = 1;
+    plan.rows = shape.rows <= 1 ? 1 : static_cast<int>(std::min<int64_t>(preset.rows[plan.vectors], shape.rows));
     if (thin) {
       const int64_t fitting = kSlabBytes / (shape.columns * shape.element_bytes);
       plan.block_rows = std::clamp<int64_t>(fitting, plan.rows, std::max<int64_t>(shape.rows, plan.rows));
       return plan;
     }
-    const int64_t turns = processor.threads == 1 ? 1 : 2 * int64_t{processor.threads};
+    // A single row is all memory: its streams should be as long as they can.
+    const int64_t each = shape.rows == 1 ? 1 : 2, turns = processor.threads == 1 ? 1 : each * processor.threads;
     const int64_t fair = divide_up(shape.columns, divide_up(turns, std::max<int64_t>(shape.batches, 1)));
     if (turns > 1) plan.block_columns = round_up(fair, int64_t{lanes} * plan.vectors);
     return plan;

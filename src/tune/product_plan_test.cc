@@ -57,6 +57,8 @@ TEST(ProductPlan, KindFollowsFromTheShape) {
   EXPECT_EQ(preset_plan(shape(1000, 1, 1000), kZen4).kind, Kind::in_place);
   ProductShape turned = shape(4, 3072, 768);
   turned.b_in_rows = false;
+  EXPECT_EQ(preset_plan(turned, kZen4).kind, Kind::in_place);
+  turned.rows = 8;
   EXPECT_EQ(preset_plan(turned, kZen4).kind, Kind::packed);
 }
 

@@ -85,7 +85,8 @@ std::vector<std::string> Emitter::transposed_tile(const Column& first) {
     if (mask.width > 1)
       bit = define(depth, "extractelement " + value_type(DType::boolean, width) + " " + mask.text + ", i64 " +
                               std::to_string(row));
-    const std::string bits = widened({bit, depth, 1}, DType::boolean, width), bits_type = value_type(DType::boolean, width);
+    const std::string bits = widened({bit, depth, 1}, DType::boolean, width),
+                      bits_type = value_type(DType::boolean, width);
     const std::string name = "@llvm.masked.load." + intrinsic_suffix(buffer->type, width) + ".p0";
     declare("declare " + type + " " + name + "(ptr, i32 immarg, " + bits_type + ", " + type + ")");
     rows.push_back(define(depth, "call " + type + " " + name + "(ptr " + pointer + ", i32 " + align + ", " + bits_type +
