@@ -15,6 +15,7 @@ CaseKind reduce_case();
 CaseKind copy_case();
 CaseKind launch_case();
 CaseKind train_case();
+CaseKind resnet_case();
 CaseKind generate_case();
 
 }  // namespace sporkle::bench

@@ -12,6 +12,7 @@
 #include "bench/cases.h"
 #include "bench/gpt_reference.h"
 #include "bench/judge.h"
+#include "bench/step_judge.h"
 #include "bench/tensor_case.h"
 #include "ir/node.h"
 #include "train/language_model.h"
@@ -24,10 +25,6 @@ constexpr double kLearningRate = 1e-3;
 constexpr int64_t kMostSteps = 100'000;
 
 double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-Status beyond(const std::string& what, double found, double expected) {
-  return internal_error(what + " is " + std::to_string(found) + " where float64 gives " + std::to_string(expected));
-}
 
 class TrainCase final : public Case {
  public:
@@ -178,7 +175,11 @@ class TrainCase final : public Case {
     const double clip = optimization_.gradient_clip > 0 ? std::min(1.0, optimization_.gradient_clip / norm) : 1.0;
     const std::span<const float> start = parameters_.values<float>();
     std::vector<double> before(start.begin(), start.end()), then, gradient;
-    SPORKLE_RETURN_IF_ERROR(judge_update(after, before, clip, &then, &gradient));
+    std::vector<SteppedParameter> stepped;
+    for (size_t p = 0; p < after.parameters.size(); ++p)
+      stepped.push_back({after.parameters[p].name, model_->decoder().parameters()[p].decay, after.parameters[p].values,
+                         after.optimizer[2 * p].values, after.optimizer[2 * p + 1].values});
+    SPORKLE_RETURN_IF_ERROR(judge_adamw(stepped, optimization_, kLearningRate, before, clip, &then, &gradient));
 
     ThreadPool pool(std::max(setting_.threads, 1));
     const auto loss_at = [&](const std::vector<double>& values) {
@@ -190,15 +191,7 @@ class TrainCase final : public Case {
       if (!(error <= loss_limit())) return beyond("the loss of step " + std::to_string(i + 1), losses_[i], losses[i]);
       worst_error_ = std::max(worst_error_, error);
     }
-    // The slope along a gradient is its length.
-    constexpr double kDistance = 1e-3;
-    std::vector<double> above = before, below = before;
-    for (size_t i = 0; i < before.size(); ++i) {
-      above[i] += kDistance * gradient[i] / norm;
-      below[i] -= kDistance * gradient[i] / norm;
-    }
-    const double slope = (loss_at(above) - loss_at(below)) / (2 * kDistance);
-    if (!(std::abs(norm / slope - 1) <= 100 * loss_limit())) return beyond("the gradient's norm", norm, slope);
+    SPORKLE_RETURN_IF_ERROR(judge_gradient(loss_at, before, gradient, norm, 1e-3, 100 * loss_limit()));
     return after;
   }
 
@@ -223,31 +216,6 @@ class TrainCase final : public Case {
         std::ranges::copy(found.values, array.values<float>().begin());
         SPORKLE_RETURN_IF_ERROR(compare_bits<float>(array, (expected.*part)[i].values));
       }
-    return {};
-  }
-
-  // Every parameter after the first step, from the gradient that its first moment holds.
-  Status judge_update(const train::LanguageModel::Snapshot& after, const std::vector<double>& before, double clip,
-                      std::vector<double>* then, std::vector<double>* gradient) {
-    size_t flat = 0;
-    for (size_t p = 0; p < after.parameters.size(); ++p) {
-      const auto &values = after.parameters[p].values, &first = after.optimizer[2 * p].values,
-                 &second = after.optimizer[2 * p + 1].values;
-      const double keep = model_->decoder().parameters()[p].decay ? 1 - kLearningRate * optimization_.weight_decay : 1;
-      for (size_t i = 0; i < values.size(); ++i, ++flat) {
-        const double g = first[i] / (1 - optimization_.beta1);
-        const double value = before[flat] * keep - kLearningRate * g / (std::abs(g) + optimization_.epsilon);
-        const double square = (1 - optimization_.beta2) * g * g;
-        const std::string name = "element " + std::to_string(i) + " of " + after.parameters[p].name;
-        if (is_poison(values[i])) return internal_error(name + " is not written by a step");
-        if (!(std::abs(values[i] - value) <= 1e-6 * std::abs(value) + 1e-5 * kLearningRate))
-          return beyond(name + " after a step", values[i], value);
-        if (!(std::abs(second[i] - square) <= 1e-5 * square + 1e-37))
-          return beyond(name + "'s second moment", second[i], square);
-        then->push_back(values[i]);
-        gradient->push_back(g / clip);
-      }
-    }
     return {};
   }
 

@@ -3,6 +3,7 @@
 #include <gnu/libc-version.h>
 
 #include <algorithm>
+#include <cctype>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -96,8 +97,17 @@ Challenger open_challenger(std::string_view name, const Case& subject, const Set
 Result<std::vector<std::string>> choose_rivals(const CaseKind& kind, const std::vector<std::string>& wanted) {
   if (wanted.empty()) return kind.default_rivals;
   if (wanted == std::vector<std::string>{"none"}) return std::vector<std::string>();
+  std::vector<std::string> chosen;
   for (const std::string& name : wanted) {
-    if (std::ranges::find(kind.rivals, name) != kind.rivals.end()) continue;
+    // Nobody knows by heart which letters of BLIS are capitals.
+    const auto found = std::ranges::find_if(kind.rivals, [&](const std::string& rival) {
+      return std::ranges::equal(rival, name,
+                                [](unsigned char a, unsigned char b) { return std::tolower(a) == std::tolower(b); });
+    });
+    if (found != kind.rivals.end()) {
+      chosen.push_back(*found);
+      continue;
+    }
     const std::string nearest = nearest_name(name, kind.rivals);
     std::string known = "none";
     for (const std::string& rival : kind.rivals) known += ", " + rival;
@@ -105,7 +115,7 @@ Result<std::vector<std::string>> choose_rivals(const CaseKind& kind, const std::
                             (nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?") + " (it has: " + known +
                             ")");
   }
-  return wanted;
+  return chosen;
 }
 
 }  // namespace sporkle::bench

@@ -132,6 +132,73 @@ class Train:
         return [torch.tensor([len(self.losses), self.losses[0], self.losses[-1]], dtype=torch.float64)]
 
 
+class ResNet:
+    """A ResNet-18 for small images and AdamW as one writes them in PyTorch; parameters in torchvision's order."""
+
+    def __init__(self, parameters, inputs, outputs):
+        self.images, classes, self.start, numbers = inputs
+        self.classes = classes.long()
+        self.rate, beta1, beta2, epsilon, self.decay, self.clip = numbers.tolist()
+        self.adamw_options = {"lr": self.rate, "betas": (beta1, beta2), "eps": epsilon}
+        width = parameters["width"]
+
+        def unit(inputs, filters, kernel):
+            return [(filters, inputs, kernel, kernel), (filters,), (filters,)]
+
+        self.strides = []  # of each block
+        self.shapes = unit(parameters["channels"], width, 3)
+        inputs = width
+        for stage in range(4):
+            filters = width << stage
+            for block in range(2):
+                self.strides.append(2 if stage > 0 and block == 0 else 1)
+                self.shapes += unit(inputs, filters, 3) + unit(filters, filters, 3)
+                if self.strides[-1] != 1 or inputs != filters:
+                    self.shapes += unit(inputs, filters, 1)
+                inputs = filters
+        self.shapes += [(parameters["classes"], inputs), (parameters["classes"],)]
+        self.restart()
+
+    def restart(self):
+        parts = torch.split(self.start.clone(), [torch.Size(shape).numel() for shape in self.shapes])
+        self.values = [part.reshape(shape).clone().requires_grad_() for part, shape in zip(parts, self.shapes)]
+        self.statistics = [(torch.zeros(x.shape[0]), torch.ones(x.shape[0])) for x in self.values if x.dim() == 4]
+        self.adamw = torch.optim.AdamW(
+            [{"params": [x for x in self.values if x.dim() > 1], "weight_decay": self.decay},
+             {"params": [x for x in self.values if x.dim() == 1], "weight_decay": 0.0}], **self.adamw_options)
+        self.losses = []
+        self()
+
+    def loss(self):
+        functional = torch.nn.functional
+        values, statistics = iter(self.values), iter(self.statistics)
+
+        def unit(x, stride):
+            weight, scale, shift = next(values), next(values), next(values)
+            x = functional.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
+            mean, variance = next(statistics)
+            return functional.batch_norm(x, mean, variance, scale, shift, training=True)
+
+        x = functional.relu(unit(self.images, 1), inplace=True)
+        for stride in self.strides:
+            inner = functional.relu(unit(x, stride), inplace=True)
+            inner = unit(inner, 1)
+            shortcut = x if inner.shape == x.shape else unit(x, stride)
+            x = functional.relu(inner + shortcut, inplace=True)
+        weight, bias = next(values), next(values)
+        return functional.cross_entropy(functional.linear(x.mean((2, 3)), weight, bias), self.classes)
+
+    def __call__(self):
+        self.adamw.zero_grad(set_to_none=True)
+        loss = self.loss()
+        loss.backward()
+        if self.clip > 0:
+            torch.nn.utils.clip_grad_norm_(self.values, self.clip)
+        self.adamw.step()
+        self.losses.append(loss.item())
+        return [torch.tensor([len(self.losses), self.losses[0], self.losses[-1]], dtype=torch.float64)]
+
+
 class Generate:
     """A GPT-2 that writes token by token, as one writes it in PyTorch: parameters as in Hugging Face."""
 
@@ -192,7 +259,8 @@ class Generate:
 
 
 OPERATIONS = {"gemm": gemm, "elementwise": elementwise, "reduce": reduce, "conv2d": conv2d,
-              "attention": attention, "train": Train, "generate": Generate}
+              "attention": attention, "train": Train, "resnet": ResNet,
+              "generate": Generate}
 
 
 def open_array(array):

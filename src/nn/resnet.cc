@@ -64,6 +64,7 @@ ResNet::Unit ResNet::add_unit(const std::string& convolution, const std::string&
   add(convolution + ".weight", {filters, channels, kernel, kernel}, deviation, 0, true, seed);
   add(norm + ".weight", {filters}, 0, 1, false, seed);
   add(norm + ".bias", {filters}, 0, 0, false, seed);
+  // Mean and variance take turns.
   statistics_.push_back({norm + ".running_mean", tensor::full(*context_, {filters}, 0)});
   statistics_.push_back({norm + ".running_var", tensor::full(*context_, {filters}, 1)});
   return unit;
@@ -73,6 +74,17 @@ int64_t ResNet::parameter_count() const {
   int64_t count = 0;
   for (const Parameter& p : parameters_) count += p.value.size();
   return count;
+}
+
+std::vector<Tensor> ResNet::statistics_values() const { return values(statistics_); }
+
+void ResNet::set_statistics(std::span<const Tensor> values) {
+  for (size_t i = 0; i < statistics_.size(); ++i) statistics_[i].value = values[i];
+}
+
+void ResNet::reset_statistics() {
+  for (size_t i = 0; i < statistics_.size(); ++i)
+    statistics_[i].value = tensor::full(*context_, statistics_[i].value.shape(), i % 2 == 0 ? 0 : 1);
 }
 
 void ResNet::append_state(std::vector<Tensor>* tensors) const {

@@ -4,6 +4,7 @@
 // A ResNet belongs to its Context's thread.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "base/status.h"
@@ -32,6 +33,11 @@ class ResNet {
   int64_t parameter_count() const;
   // The norms' running means and variances, which inference uses.
   const std::vector<Parameter>& statistics() const { return statistics_; }
+  std::vector<tensor::Tensor> statistics_values() const;
+  // In the order of statistics(), of the same shapes.
+  void set_statistics(std::span<const tensor::Tensor> values);
+  // As they are at first: means 0, variances 1.
+  void reset_statistics();
   // Everything lazy that realize() must be given with the loss after training_logits().
   void append_state(std::vector<tensor::Tensor>* tensors) const;
 
