@@ -64,36 +64,29 @@ PhaseAxis phase_axis(int64_t phase, int64_t extent, int64_t padding, int64_t ker
 // The gradient of prepared images. Its elements in the padding stay zero: no image reads them.
 Tensor image_gradient(const ConvolutionShape& shape, const Size2d& padding, const Size2d& image, const Tensor& weight,
                       const Tensor& dy) {
-  const int64_t rows = shape.rows(), columns = shape.columns(), channels = shape.groups * shape.channels;
-  Tensor all;
+  const int64_t rows = shape.rows(), columns = shape.columns();
+  std::vector<Phase> phases;
   for (int64_t a = 0; a < shape.phase_rows(); ++a) {
     const PhaseAxis y = phase_axis(a, image.height, padding.height, shape.kernel_height, shape.stride_height,
                                    shape.dilation_height, rows);
-    Tensor band;
     for (int64_t b = 0; b < shape.phase_columns(); ++b) {
       const PhaseAxis x = phase_axis(b, image.width, padding.width, shape.kernel_width, shape.stride_width,
                                      shape.dilation_width, columns);
-      Tensor part;
-      if (y.taps.count <= 0 || x.taps.count <= 0 || y.begin == y.end || x.begin == x.end) {
-        part = zeros(dy.context(), {channels, shape.images, rows, columns}, shape.dtype);
-      } else {
-        ConvolutionShape turned{shape.dtype, shape.images, shape.groups, shape.filters, shape.channels};
-        turned.kernel_height = y.taps.count;
-        turned.kernel_width = x.taps.count;
-        turned.output_height = y.end - y.begin;
-        turned.output_width = x.end - x.begin;
-        turned.dilation_height = y.dilation;
-        turned.dilation_width = x.dilation;
-        const Tensor needed = window(window(dy, 2, y.start, y.length), 3, x.start, x.length);
-        part = convolve(turned, needed, turned_weight(shape, weight, y.taps, x.taps), nullptr);
-        part = window(window(part, 2, -y.begin, rows), 3, -x.begin, columns);
-      }
-      part = part.reshape({channels, shape.images, 1, 1, rows, columns});
-      band = band.defined() ? concatenate(band, part, 3) : part;
+      Phase& phase = phases.emplace_back();
+      if (y.taps.count <= 0 || x.taps.count <= 0 || y.begin == y.end || x.begin == x.end) continue;
+      ConvolutionShape turned{shape.dtype, shape.images, shape.groups, shape.filters, shape.channels};
+      turned.kernel_height = y.taps.count;
+      turned.kernel_width = x.taps.count;
+      turned.output_height = y.end - y.begin;
+      turned.output_width = x.end - x.begin;
+      turned.dilation_height = y.dilation;
+      turned.dilation_width = x.dilation;
+      const Tensor needed = window(window(dy, 2, y.start, y.length), 3, x.start, x.length);
+      phase = {convolve(turned, needed, turned_weight(shape, weight, y.taps, x.taps), nullptr), y.begin,
+               turned.output_height, x.begin, turned.output_width};
     }
-    all = all.defined() ? concatenate(all, band, 2) : band;
   }
-  return all;
+  return join_phases(shape, dy.context(), phases);
 }
 
 Status check(const Tensor& x, const Tensor& weight, const ConvolutionOptions& o, ConvolutionShape* shape) {

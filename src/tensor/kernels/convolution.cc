@@ -234,17 +234,18 @@ Tensor gradient_panels(const ConvolutionShape& shape, const Tiling& tiling, cons
     const Expr blocks = (filters + panel_width - 1) / panel_width, runs = (pixels + kRun - 1) / kRun;
     k.range("t", groups * blocks * runs, [&](Expr t) {
       const Expr first = t % runs * kRun, block = t / runs % blocks, group = t / runs / blocks;
-      k.range("n", Expr(panel_width), [&](Expr n) {
-        const Expr filter = block * panel_width + n;
-        const Expr from = (group * filters + filter) * pixels + first;
-        const Expr to = (t / runs * pixels + first) * panel_width + n;
-        k.range("pixel", dsl::min(Expr(kRun), pixels - first), [&](Expr i) {
+      // Squares of pixels and filters are transposed in registers.
+      k.range("pixel", dsl::min(Expr(kRun), pixels - first), [&](Expr i) {
+        k.range("n", Expr(panel_width), [&](Expr n) {
+          const Expr filter = block * panel_width + n, from = (group * filters + filter) * pixels + first;
+          const Expr to = (t / runs * pixels + first) * panel_width + n;
           panels.store(to + i * panel_width, dy.load(from + i, filter < filters, dsl::constant(type, 0)));
         });
       });
     });
   };
-  call.schedule = "t:thread pixel:vec";
+  const std::string lanes = std::to_string(tiling.lanes);
+  call.schedule = tiling.lanes > 1 ? "t:thread pixel:tile" + lanes + " n:vec" + lanes : "t:thread";
   const int64_t blocks = divide_up(shape.filters, tiling.width);
   call.results = {{shape.dtype, {shape.groups, blocks, shape.pixels(), tiling.width}}};
   call.scalars = {scalar_bits(shape.groups), scalar_bits(shape.filters), scalar_bits(shape.pixels())};
@@ -376,6 +377,56 @@ Tensor turned_weight(const ConvolutionShape& shape, const Tensor& weight, const 
     call.scalars.push_back(scalar_bits(value));
   const Tensor inputs[] = {weight};
   return call_kernel(std::move(call), inputs)[0];
+}
+
+Tensor join_phases(const ConvolutionShape& shape, Context& context, std::span<const Phase> phases) {
+  const int64_t line_count = shape.groups * shape.channels * shape.images;
+  const Shape joined{shape.groups * shape.channels, shape.images, shape.phase_rows(),
+                     shape.phase_columns(),         shape.rows(), shape.columns()};
+  std::vector<Tensor> parts;
+  std::vector<bool> there;
+  KernelCall call;
+  call.key = "conv2d_phases." + std::string(ir::dtype_name(shape.dtype)) + " ";
+  for (const int64_t value : {line_count, shape.rows(), shape.columns()}) call.scalars.push_back(scalar_bits(value));
+  for (const Phase& phase : phases) {
+    there.push_back(phase.part.defined());
+    call.key += there.back() ? "x" : "0";
+    if (!there.back()) continue;
+    parts.push_back(phase.part);
+    for (const int64_t value : {phase.first_row, phase.row_count, phase.first_column, phase.column_count})
+      call.scalars.push_back(scalar_bits(value));
+  }
+  if (parts.empty()) return zeros(context, joined, shape.dtype);
+  call.define = [type = shape.dtype, there](KernelBuilder& k) {
+    std::vector<Buffer> inputs;
+    for (size_t p = 0; p < there.size(); ++p)
+      if (there[p]) inputs.push_back(k.input(type, "part" + std::to_string(p)));
+    const Buffer all = k.output(type, "images");
+    const Expr lines = k.size("lines"), rows = k.size("rows"), columns = k.size("columns");
+    std::vector<Expr> windows;
+    for (size_t i = 0; i < 4 * inputs.size(); ++i) windows.push_back(k.size("window" + std::to_string(i)));
+    k.range("line", lines, [&](Expr line) {
+      size_t input = 0;
+      for (size_t p = 0; p < there.size(); ++p) {
+        const size_t at = there[p] ? input++ : 0;
+        const auto to = [&](Expr row) {
+          return ((line * static_cast<int64_t>(there.size()) + static_cast<int64_t>(p)) * rows + row) * columns;
+        };
+        k.range("row", rows, [&](Expr row) {
+          const Expr y = row - windows[4 * at], height = windows[4 * at + 1], width = windows[4 * at + 3];
+          const Expr inside = (Expr(0) <= y) & (y < height), from = (line * height + y) * width;
+          k.range("column", columns, [&](Expr column) {
+            const Expr zero = dsl::constant(type, 0), x = column - windows[4 * at + 2];
+            all.store(to(row) + column,
+                      there[p] ? inputs[at].load(from + x, inside & (Expr(0) <= x) & (x < width), zero) : zero);
+          });
+        });
+      }
+    });
+  };
+  call.schedule = "line:thread column:vec";
+  call.results = {{shape.dtype, joined}};
+  return call_kernel(std::move(call), parts)[0];
 }
 
 }  // namespace sporkle::tensor

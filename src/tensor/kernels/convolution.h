@@ -5,6 +5,8 @@
 // Every access is then a run of neighbouring elements, without masks. Phases that no tap reads are left out.
 #pragma once
 
+#include <span>
+
 #include "tensor/kernel_call.h"
 
 namespace sporkle::tensor {
@@ -44,5 +46,15 @@ struct Taps {
 // weight [groups * filters, channels, ...] -> [groups * channels, filters, rows.count, columns.count] of the chosen
 // taps, the last first: what convolves a result's gradient into the gradient of the images.
 Tensor turned_weight(const ConvolutionShape& shape, const Tensor& weight, const Taps& rows, const Taps& columns);
+
+// One phase of prepared images: [channels, images, row_count, column_count] from (first_row, first_column) of the phase
+// on, zeros around it; all zeros where `part` is none.
+struct Phase {
+  Tensor part;
+  int64_t first_row = 0, row_count = 0, first_column = 0, column_count = 0;
+};
+
+// All phases, row by row of them -> prepared images.
+Tensor join_phases(const ConvolutionShape& shape, Context& context, std::span<const Phase> phases);
 
 }  // namespace sporkle::tensor

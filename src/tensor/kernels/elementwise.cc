@@ -22,15 +22,16 @@ std::string schedule_of(int rank) {
   }
 }
 
-// Rows of a block, which share the lines of the operand that lies the other way; and lanes of its vectors, few, as
-// rows that are a power of two apart compete for the same places in the cache.
+// Rows of a block, which share the lines of the operand that lies the other way.
 constexpr int kBlock = 16;
-constexpr int kBlockLanes = 8;
+
+// Lanes of a block's vectors, and as many of its rows at a time: such a square is transposed in registers.
+int block_lanes(const Context& context) { return context.vector_width() >= 16 ? 16 : 8; }
 
 // The axis along which an operand that does not follow the innermost axis is contiguous; -1: there is none.
 int crossing_axis(const Program& program) {
   const int last = program.loops.rank() - 1;
-  if (last < 1 || program.loops[last] < kBlockLanes) return -1;
+  if (last < 1 || program.loops[last] < kBlock / 2) return -1;
   for (const Leaf& leaf : program.leaves) {
     if (leaf.kind != Leaf::Kind::load || leaf.view.strides[last] == 0 || leaf.view.strides[last] == 1) continue;
     for (int axis = 0; axis < last; ++axis)
@@ -39,7 +40,8 @@ int crossing_axis(const Program& program) {
   return -1;
 }
 
-ir::Kernel trace_blocks(const Program& program, int axis, const Strides& result_strides, DType result_type) {
+ir::Kernel trace_blocks(const Program& program, int axis, int lane_count, const Strides& result_strides,
+                        DType result_type) {
   return dsl::trace("pointwise_blocks", [&](dsl::KernelBuilder& k) {
     ProgramCode code(program);
     code.declare_buffers(k);
@@ -51,7 +53,7 @@ ir::Kernel trace_blocks(const Program& program, int axis, const Strides& result_
     code.declare_scalars(k);
     const std::vector<dsl::Expr> strides = declare_strides(k, result_strides, "result");
 
-    const dsl::Expr rows(kBlock), lanes(kBlockLanes);
+    const dsl::Expr rows(kBlock), lanes(lane_count);
     dsl::Expr blocks = (extents[across] + rows - 1) / rows;
     for (size_t i = 0; i < last; ++i)
       if (i != across) blocks = blocks * extents[i];
@@ -143,11 +145,14 @@ Status launch_pointwise(Launcher& launcher, const Step& step) {
   for (const int64_t extent : program.loops) scalars.push_back(static_cast<uint64_t>(extent));
   ProgramCode::append_scalars(program, &scalars);
   append_strides(result_strides, &scalars);
-  if (across >= 0)
+  if (across >= 0) {
+    const int lanes = block_lanes(launcher.context());
+    const std::string count = std::to_string(lanes);
     return launcher.dispatch(
-        key, "block:thread lane:vec" + std::to_string(kBlockLanes),
-        [&] { return trace_blocks(program, across, result_strides, node->dtype); }, std::move(bindings),
+        key, "block:thread row:tile" + count + " lane:vec" + count,
+        [&] { return trace_blocks(program, across, lanes, result_strides, node->dtype); }, std::move(bindings),
         std::move(scalars));
+  }
   return launcher.dispatch(
       key, schedule_of(program.loops.rank()), [&] { return trace(program, result_strides, node->dtype); },
       std::move(bindings), std::move(scalars));
