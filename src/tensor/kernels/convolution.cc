@@ -1,10 +1,12 @@
 // Convolutions as matrix products whose right operand is packed from the images, panel by panel: no matrix of patches
-// ever lies in memory. See kernels/matmul.cc for the tiles and kernels/convolution.h for the images.
+// ever lies in memory. See kernels/matmul.cc for the tiles and kernels/convolution.h for the images. Where the result's
+// lines fill vectors nothing is packed: convolution_direct.cc.
 #include "tensor/kernels/convolution.h"
 
 #include <span>
 
 #include "tensor/context.h"
+#include "tensor/kernels/convolution_geometry.h"
 
 namespace sporkle::tensor {
 namespace {
@@ -15,8 +17,6 @@ using dsl::KernelBuilder;
 
 constexpr int64_t kPassBytes = 8192;  // of one column of a panel: a longer chain goes in several passes
 constexpr int64_t kMinRows = 48;      // of a tile, before more tiles are made for the sake of more threads
-
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // A register tile: rows of the left operand times vectors of a panel.
 struct Tile {
@@ -63,59 +63,6 @@ Tiling make_tiling(Context& context, DType dtype, int64_t batches, int64_t rows,
         std::min(rows, std::max(kMinRows, divide_up(divide_up(rows, divide_up(tiles, panels)), tile.rows) * tile.rows));
   return tiling;
 }
-
-// What both products share: the shape as arguments of the kernel, and where things lie.
-class Geometry {
- public:
-  Geometry(KernelBuilder& k, const ConvolutionShape& shape) : shape_(shape) {
-    images = k.size("images");
-    groups = k.size("groups");
-    channels = k.size("channels");
-    filters = k.size("filters");
-    kernel_height = k.size("kernel_height");
-    kernel_width = k.size("kernel_width");
-    height = k.size("height");
-    width = k.size("width");
-    phase_columns = k.size("phase_columns");
-    phases = k.size("phase_rows") * phase_columns;
-    rows = k.size("rows");
-    columns = k.size("columns");
-    pixels = images * height * width;
-  }
-  static void append(const ConvolutionShape& s, std::vector<uint64_t>* scalars) {
-    for (const int64_t value :
-         {s.images, s.groups, s.channels, s.filters, s.kernel_height, s.kernel_width, s.output_height, s.output_width,
-          s.phase_columns(), s.phase_rows(), s.rows(), s.columns()})
-      scalars->push_back(scalar_bits(value));
-  }
-
-  // Of the element that the first tap needs for output (line % height, 0) of image line / height, in its channel.
-  Expr line_offset(Expr line) const { return (line / height * phases * rows + line % height) * columns; }
-  // Of what another tap needs, from there.
-  Expr tap_offset(Expr tap_row, Expr tap_column) const {
-    const Expr y = tap_row * shape_.dilation_height, x = tap_column * shape_.dilation_width;
-    const Expr phase = y % shape_.stride_height * phase_columns + x % shape_.stride_width;
-    return (phase * rows + y / shape_.stride_height) * columns + x / shape_.stride_width;
-  }
-  Expr channel_offset(Expr channel) const { return channel * images * phases * rows * columns; }
-
-  // The runs of pixels [first, last) that lie in one line each: body(line, column, place in [first, last), length).
-  void each_run(KernelBuilder& k, Expr first, Expr last,
-                const std::function<void(Expr, Expr, Expr, Expr)>& body) const {
-    const Expr first_line = first / width;
-    k.range("line", (last - 1) / width + 1 - first_line, [&](Expr i) {
-      const Expr line = first_line + i, start = line * width;
-      const Expr begin = dsl::max(start, first), end = dsl::min(start + width, last);
-      body(line, begin - start, begin - first, end - begin);
-    });
-  }
-
-  Expr images, groups, channels, filters, kernel_height, kernel_width, height, width, phase_columns, phases, rows,
-      columns, pixels;
-
- private:
-  ConvolutionShape shape_;
-};
 
 std::string key_of(const char* name, const ConvolutionShape& s, const Tiling& tiling, bool continues) {
   std::string key = std::string(name) + "." + std::string(ir::dtype_name(s.dtype)) + " width" +
@@ -303,10 +250,12 @@ Tensor convolve(const ConvolutionShape& shape, const Tensor& images, const Tenso
   const int64_t longest = kPassBytes / ir::dtype_size(shape.dtype);
   const int64_t most = std::max<int64_t>(longest / (shape.kernel_height * shape.kernel_width), 1);
   const int64_t each = divide_up(shape.channels, divide_up(shape.channels, most));
+  const bool direct = runs_directly(images.context(), shape);
   Tensor result;
   for (int64_t first = 0; first < shape.channels; first += each) {
     const int64_t count = std::min(each, shape.channels - first);
-    KernelCall call = convolve_pass(shape, tiling, first, count);
+    KernelCall call =
+        direct ? direct_convolution(images.context(), shape, first, count) : convolve_pass(shape, tiling, first, count);
     std::vector<Tensor> inputs;
     if (first > 0) inputs.push_back(result);
     inputs.push_back(images);
