@@ -164,5 +164,25 @@ TEST(TrainCase, RefusesARivalThatTrainsSomethingElse) {
   EXPECT_EQ(status.code(), Code::internal) << "a rival that does not train";
 }
 
+TEST(ResNetCase, ReadsItsShapeInFull) {
+  expect_refused("resnet", "32x32", "is not of the form");
+  expect_refused("resnet", "1x32x4", "2 images or more");
+  expect_refused("resnet", "2x32x5000", "above 4096");
+}
+
+TEST(ResNetCase, JudgesItsFirstStepInFloat64AndRepeatsEveryLoss) {
+  const auto subject = expect_right("resnet", "4x8x2", 1e-4);
+  ASSERT_TRUE(subject);
+  EXPECT_EQ(subject->unit(), "images/s");
+  EXPECT_DOUBLE_EQ(subject->value(2.0), 2.0);
+  ASSERT_TRUE(subject->run(4).ok());
+  EXPECT_TRUE(subject->check().ok());
+  std::vector<HostArray> outputs{make_array("report", ir::DType::f64, {3})};
+  const double report[] = {3, 1.0, 0.9};
+  std::ranges::copy(report, outputs[0].values<double>().begin());
+  EXPECT_NE(subject->check_rival(0, outputs).status().message().find("before the rival's first step"),
+            std::string::npos);
+}
+
 }  // namespace
 }  // namespace sporkle::bench

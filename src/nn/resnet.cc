@@ -65,9 +65,14 @@ ResNet::Unit ResNet::add_unit(const std::string& convolution, const std::string&
   add(norm + ".weight", {filters}, 0, 1, false, seed);
   add(norm + ".bias", {filters}, 0, 0, false, seed);
   // Mean and variance take turns.
-  statistics_.push_back({norm + ".running_mean", tensor::full(*context_, {filters}, 0)});
-  statistics_.push_back({norm + ".running_var", tensor::full(*context_, {filters}, 1)});
+  statistics_.push_back({norm + ".running_mean", initial_statistic(filters, 0)});
+  statistics_.push_back({norm + ".running_var", initial_statistic(filters, 1)});
   return unit;
+}
+
+// As data: equal constants would become one tensor once realised, and a captured step could not tell them apart.
+Tensor ResNet::initial_statistic(int64_t filters, float value) const {
+  return tensor::from_host<float>(*context_, std::vector<float>(static_cast<size_t>(filters), value), {filters});
 }
 
 int64_t ResNet::parameter_count() const {
@@ -84,7 +89,7 @@ void ResNet::set_statistics(std::span<const Tensor> values) {
 
 void ResNet::reset_statistics() {
   for (size_t i = 0; i < statistics_.size(); ++i)
-    statistics_[i].value = tensor::full(*context_, statistics_[i].value.shape(), i % 2 == 0 ? 0 : 1);
+    statistics_[i].value = initial_statistic(statistics_[i].value.size(), i % 2 == 0 ? 0 : 1);
 }
 
 void ResNet::append_state(std::vector<Tensor>* tensors) const {

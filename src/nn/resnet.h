@@ -62,6 +62,7 @@ class ResNet {
   size_t add(std::string name, const tensor::Shape& shape, double deviation, double mean, bool decay, uint64_t seed);
   Unit add_unit(const std::string& convolution, const std::string& norm, int64_t channels, int64_t filters,
                 int64_t kernel, int64_t stride, uint64_t seed);
+  tensor::Tensor initial_statistic(int64_t filters, float value) const;
   // Collects the new statistics in *updated, or uses the running ones where it is null.
   tensor::Tensor apply(const Unit& unit, const tensor::Tensor& x, std::vector<tensor::Tensor>* updated) const;
   tensor::Tensor forward(const tensor::Tensor& images, std::vector<tensor::Tensor>* updated) const;

@@ -52,6 +52,12 @@ Result<Capture> Capture::record(std::span<const Tensor> inputs, std::span<const 
     if (place == inputs.size())
       return invalid_argument("capture: the outputs are made from data of shape " + to_string(leaf->shape) +
                               " that is not among the inputs");
+    // A replay's inputs may differ where these are one.
+    for (size_t other = place + 1; other < inputs.size(); ++other)
+      if (inputs[other].node()->storage == leaf->storage)
+        return invalid_argument("capture: " + name_of("input", other, inputs[other]) +
+                                " shares its memory with input " + std::to_string(place) +
+                                "; give each data of its own");
     capture.leaf_inputs_.push_back(place);
   }
   capture.numbers_ = signature.inputs.numbers;

@@ -16,9 +16,10 @@ namespace sporkle::tensor {
 class Capture {
  public:
   // Computes `outputs` as realize() does, and keeps how. Inputs are data: tensors that have values and are no views,
-  // and all data that the outputs are made from is among them. What is to change from one replay to the next is an
-  // input; constants, random keys and the scalars of kernel calls stay as they are. `outputs` are no views of data;
-  // after it they have their values. invalid_argument says what is no such input or output.
+  // and all data that the outputs are made from is among them, each once: equal constants that were realised together
+  // share their memory, and are refused. What is to change from one replay to the next is an input; constants, random
+  // keys and the scalars of kernel calls stay as they are. `outputs` are no views of data; after it they have their
+  // values. invalid_argument says what is no such input or output.
   static Result<Capture> record(std::span<const Tensor> inputs, std::span<const Tensor> outputs);
 
   // The outputs made from other inputs of the same types and shapes, in the same order. They have their values and no

@@ -67,6 +67,11 @@ TEST(CaptureTest, SaysWhatIsNoInputAndNoOutput) {
   EXPECT_NE(error(view, sum_of_both).find("is a view"), std::string::npos);
   EXPECT_NE(error(just_x, view).find("is a view"), std::string::npos);
   EXPECT_NE(error({}, sum_of_both).find("needs inputs"), std::string::npos);
+  // Equal constants become one tensor, of which no replay could say which one it is given.
+  const Tensor zeros[] = {full(c, {4, 8}, 0), full(c, {4, 8}, 0)};
+  ASSERT_TRUE(realize(zeros).ok());
+  const Tensor of_zeros[] = {zeros[0] * 2.0 + zeros[1]};
+  EXPECT_NE(error(zeros, of_zeros).find("input 1, f32[4, 8], shares its memory with input 0"), std::string::npos);
 
   const Tensor twice[] = {x * 2.0};
   auto capture = Capture::record(just_x, twice);

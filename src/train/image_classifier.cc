@@ -140,6 +140,7 @@ Result<StepResult> ImageClassifier::step(const ImageBatch& batch, double learnin
   SPORKLE_ASSIGN_OR_RETURN(result.gradient_norm, results[0].item());
   SPORKLE_ASSIGN_OR_RETURN(result.loss, results[1].item());
   if (std::isfinite(result.loss) && std::isfinite(result.gradient_norm)) return result;
+  net_->set_statistics(statistics);
   adamw_->set_step(adamw_->step() - 1);
   return unavailable("the loss or its gradient is not finite (loss " + std::to_string(result.loss) +
                      ", gradient norm " + std::to_string(result.gradient_norm) + "); a lower learning rate helps");
@@ -184,11 +185,13 @@ Status ImageClassifier::load(const std::filesystem::path& path) {
     return tensor::from_host<float>(*context_, values, shape);
   };
   const auto steps = file.metadata().find(kSteps);
-  int64_t done = 0;
-  if (steps == file.metadata().end() ||
-      std::from_chars(steps->second.data(), steps->second.data() + steps->second.size(), done).ec != std::errc() ||
-      done < 0)
-    return corrupt_data(path.string() + ": it does not say how many steps were done");
+  int64_t done = -1;
+  if (steps != file.metadata().end()) {
+    const char* end = steps->second.data() + steps->second.size();
+    const auto [rest, error] = std::from_chars(steps->second.data(), end, done);
+    if (error != std::errc() || rest != end) done = -1;
+  }
+  if (done < 0) return corrupt_data(path.string() + ": it does not say how many steps were done");
   std::vector<nn::Parameter> parameters = net_->parameters();
   std::vector<Tensor> first, second, statistics;
   for (nn::Parameter& p : parameters) {

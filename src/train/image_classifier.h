@@ -43,8 +43,8 @@ class ImageClassifier {
   Status restart(std::span<const tensor::Tensor> values);
 
   // One optimiser step on the mean cross-entropy; the norms' running statistics move too. Steps on batches of one shape
-  // are captured and replayed. unavailable when the loss or its gradient is not finite: the parameters are then as
-  // before, but the running statistics are not.
+  // are captured and replayed. unavailable when the loss or its gradient is not finite: parameters, moments and
+  // running statistics are then as before.
   Result<StepResult> step(const ImageBatch& batch, double learning_rate);
   // [count, classes], with the running statistics; classes are not looked at.
   Result<std::vector<float>> scores(const ImageBatch& batch);

@@ -69,9 +69,8 @@ KernelCall direct_convolution(Context& context, const ConvolutionShape& shape, i
           const Expr line = first_line + l, from = g.line_offset(line), to = filter * g.pixels + line * g.width;
           k.range("n", g.width, [&](Expr n) {
             const Expr begin = start ? (*start)[to + n] : dsl::constant(type, 0);
-            y.store(to + n, k.fma_chain("k", depth, begin, [&](Expr i) {
-              return std::pair(w[weights + i], x[from + n + places[i]]);
-            }));
+            y.store(to + n, k.fma_chain("k", depth, begin,
+                                        [&](Expr i) { return std::pair(w[weights + i], x[from + n + places[i]]); }));
           });
         });
       });
