@@ -30,6 +30,7 @@ constexpr int64_t kMinRows = 48;               // of a block of C, before more a
 constexpr int64_t kThinDepth = 8;              // so short a k leaves C to decide the time
 constexpr int64_t kSlabBytes = 32 << 10;       // of C that slabs are added to
 constexpr int64_t kLeastSlabBytes = 64 << 10;  // of B, before its way through the cache matters
+constexpr int64_t kStreamBytes = 512 << 10;    // of B, from which on it comes from memory rather than the caches
 constexpr int64_t kMostRowsAcross = 4;         // of C, up to which B's columns are not worth copying
 constexpr int64_t kMostBlock = int64_t{1} << 40;
 
@@ -157,8 +158,9 @@ ProductPlan preset_plan(const ProductShape& shape, const Processor& processor) {
     plan.depth = thin ? kThinDepth : 16;
     plan.unroll = hardly_any ? 16 : 8;
     plan.vectors = std::min(plan.vectors, hardly_any && shape.rows > 1 ? 2 : preset.widest);
-    // Zen 4 foresees what a load wants by the steps of that one instruction: the fewer, the better.
-    if (shape.rows == 1) plan.vectors = 1;
+    // Zen 4 foresees what a load wants by the steps of that one instruction: the fewer, the better from memory.
+    if (shape.rows == 1 && preset.microarchitecture == Microarchitecture::zen4 && b_bytes >= kStreamBytes)
+      plan.vectors = 1;
     plan.rows = shape.rows <= 1 ? 1 : static_cast<int>(std::min<int64_t>(preset.rows[plan.vectors], shape.rows));
     if (thin) {
       const int64_t fitting = kSlabBytes / (shape.columns * shape.element_bytes);
