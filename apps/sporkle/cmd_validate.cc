@@ -1,6 +1,8 @@
 #include <chrono>
 #include <cstdio>
+#include <map>
 #include <memory>
+#include <string>
 
 #include "apps/sporkle/cli.h"
 #include "apps/sporkle/commands.h"
@@ -41,12 +43,18 @@ void print_json(const ValidateOptions& o, const validate::Options& options, cons
   object.add("schedules", r.schedules).add("elements", r.elements).add("limit", r.limit);
   object.add("max_ulp", r.worst_ulp).add("share_of_limit", r.worst_share).add("failures", r.failures);
   object.add("ok", !r.failure);
+  if (r.untested > 0) object.add("untested", r.untested).add("untested_why", r.untested_why);
   if (r.failure) {
     const validate::FailedCall& f = *r.failure;
     object.add("call", f.call).add("check", f.check).add("subject", f.subject).add("operands", f.operands);
     object.add("what", f.what).add("reproduce", reproduction(o, r, device_of(options, f.subject)));
   }
   std::printf("%s\n", object.text().c_str());
+}
+
+std::string verdict_of(const validate::Report& r) {
+  if (r.failure) return "FAILED " + std::to_string(r.failures) + "x";
+  return r.untested > 0 ? "ok, " + std::to_string(r.untested) + " untested" : "ok";
 }
 
 void print_table(const ValidateOptions& o, const validate::Options& options,
@@ -56,8 +64,13 @@ void print_table(const ValidateOptions& o, const validate::Options& options,
   for (const validate::Report& r : reports)
     std::printf("%-22s %6lld %9lld %9lld %10s %9.0f%%  %s\n", r.operation.c_str(), static_cast<long long>(r.calls),
                 static_cast<long long>(r.gradients), static_cast<long long>(r.schedules),
-                validate::ulp_text(r.worst_ulp).c_str(), 100 * r.worst_share,
-                r.failure ? ("FAILED " + std::to_string(r.failures) + "x").c_str() : "ok");
+                validate::ulp_text(r.worst_ulp).c_str(), 100 * r.worst_share, verdict_of(r).c_str());
+  // The same device says the same of many operations.
+  std::map<std::string, std::string> untested;
+  for (const validate::Report& r : reports)
+    if (r.untested > 0) untested[r.untested_why] += " " + r.operation;
+  for (const auto& [why, names] : untested)
+    std::printf("\nUntested where f64 is needed, %s\n  calls of%s\n", why.c_str(), names.c_str());
   for (const validate::Report& r : reports) {
     if (!r.failure) continue;
     const validate::FailedCall& f = *r.failure;

@@ -44,6 +44,8 @@ struct Outcome {
   double worst_ulp = 0;
   double worst_share = 0;          // of the limit; where the limit is 0, 0 or infinite
   std::optional<Failure> failure;  // the first
+  // A subject that lacks f64 and needs it for this call: neither right nor wrong.
+  std::optional<Failure> untested;
 };
 
 struct DrawnCall {
@@ -63,6 +65,9 @@ struct Values {
 };
 Result<Values> compute(tensor::Context& context, const DrawnCall& drawn, const tensor::Apply& apply,
                        tensor::DType real);
+
+// Whether a device refused a call because it has no f64, or not enough of it.
+bool lacks_f64(const Status& status);
 
 // Whether two numbers have the same bits; every NaN equals every other.
 bool same_bits(double a, double b);

@@ -75,12 +75,14 @@ class Run {
       type = row.types[static_cast<size_t>(choice.integer(1, static_cast<int64_t>(row.types.size()) - 1))];
     Draw draw(choice.bits(), type, false, options_.scale);
     const DrawnCall drawn = DrawnCall::draw(row, draw);
-    add(task, drawn, "values", check_values(bench, drawn, type), [](Report& report) { ++report.calls; });
+    const Outcome values = check_values(bench, drawn, type);
+    add(task, drawn, "values", values, [](Report& report) { ++report.calls; });
     const auto add_schedules = [&](const DrawnCall& scheduled, const Outcome& outcome) {
       add(task, scheduled, "schedules", outcome, [&](Report& report) { report.schedules += outcome.schedules; });
     };
-    if (task.call % kCallsForSchedules == 0) add_schedules(drawn, check_schedules(bench, drawn, draw, kSchedules));
-    if (task.call == 0) {
+    if (task.call % kCallsForSchedules == 0 && !values.untested)
+      add_schedules(drawn, check_schedules(bench, drawn, draw, kSchedules));
+    if (task.call == 0 && !values.untested) {
       // Of a size at which every item matters, and that is quick. Operations without operands have what they have.
       DrawnCall whole = drawn;
       const auto is_fit = [&] { return whole.elements() >= kLeastScheduled && whole.elements() <= kMostScheduled; };
@@ -103,6 +105,10 @@ class Run {
     report.elements += outcome.elements;
     report.worst_ulp = std::max(report.worst_ulp, outcome.worst_ulp);
     report.worst_share = std::max(report.worst_share, outcome.worst_share);
+    if (outcome.untested) {
+      ++report.untested;
+      report.untested_why = options_.subjects[outcome.untested->subject].name + ": " + outcome.untested->what;
+    }
     if (!outcome.failure) return;
     ++report.failures;
     const FailedCall failed{task.call,

@@ -48,6 +48,8 @@ struct Report {
   double worst_ulp = 0, worst_share = 0;  // see check.h
   int64_t failures = 0;
   std::optional<FailedCall> failure;  // the smallest
+  int64_t untested = 0;               // checks that need f64 on a device that lacks it
+  std::string untested_why;           // "vulkan:0: this device has no ..."
 };
 
 // One report for each operation, in the order of the table. The same for a seed, whatever the number of workers.

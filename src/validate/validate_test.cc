@@ -53,6 +53,18 @@ TEST(PlantedErrorTest, WithoutOneEverythingPasses) {
   }
 }
 
+TEST(ValidateTest, F64ThatADeviceLacksIsSaidToBeUntested) {
+  // Some processors' Vulkan driver has no fused multiply-add of f64.
+  const auto device = hal::open_device("vulkan:0");
+  if (!device.ok()) GTEST_SKIP() << device.status().to_string();
+  const bool lacking = (*device)->info().target.find("fma64") == std::string::npos;
+  const Subject subject{"vulkan:0", "vulkan:0", [] { return hal::open_device("vulkan:0"); }};
+  const Report report = validate_one("layer_norm", subject, 24);
+  EXPECT_FALSE(report.failure) << report.failure->what;
+  EXPECT_EQ(report.untested > 0, lacking) << report.untested_why;
+  EXPECT_EQ(report.untested_why.find("no fused multiply-add of f64") != std::string::npos, lacking);
+}
+
 TEST(PlantedErrorTest, AWrongElementIsFound) {
   const auto wrong = in_floats([](std::span<float> values) { values[values.size() / 2] += 1; });
   for (const char* operation : {"add", "matmul", "layer_norm"})
