@@ -20,6 +20,16 @@ using tune::ProductPlan;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// Cuts the last panel, of so many columns (0: it is whole), into vectors. Vectors of half of 64 bytes take half the
+// time where the processor has two units for them or one that is twice as wide: up to so few columns need no more. An
+// epilogue runs up to the last column alone, whatever the cut.
+void set_edge(int columns, int lanes, int element_bytes, CpuProduct* product) {
+  const int partial = columns % lanes, half = lanes / 2;
+  const bool halves = lanes * element_bytes == 64 && !product->epilogue && partial > 0 && partial <= half;
+  product->edge = columns - partial + (partial > 0 && !halves ? lanes : 0);
+  product->tail = halves ? half : 0;
+}
+
 std::string schedule_of(const ProductPlan& plan, const CpuProduct& product, bool one_column, int lanes) {
   const std::string vector = lanes > 1 ? "vec" + std::to_string(lanes) : std::string("tile1");
   const std::string vectors =
@@ -34,6 +44,8 @@ std::string schedule_of(const ProductPlan& plan, const CpuProduct& product, bool
   const int edge_vectors = std::max(product.edge / lanes - (product.epilogue ? 1 : 0), 1);
   if (product.edge > 0)
     schedule += " edge:" + vector + (edge_vectors > 1 && lanes > 1 ? "x" + std::to_string(edge_vectors) : "");
+  // Narrow tiles need rows to keep the units busy.
+  if (product.tail > 0) schedule += " tail_m:tile8 tail:vec" + std::to_string(product.tail);
   if (plan.kind == ProductPlan::Kind::slabs && !product.one_slab) {
     schedule += " clear_n:" + vector + " rest_n:" + vector;
     if (product.epilogue) schedule += " end_n:" + vector;
@@ -78,8 +90,6 @@ Status launch_matmul(Launcher& launcher, const Step& step) {
   const int lanes = std::max(context.vector_width() * 4 / static_cast<int>(element_size), 1);
   product.kind = plan.kind;
   product.columns = tuned.one_column() ? 1 : lanes * plan.vectors;
-  if (plan.kind == ProductPlan::Kind::packed)
-    product.edge = static_cast<int>(divide_up(columns % product.columns, lanes) * lanes);
   product.depth = plan.kind == ProductPlan::Kind::slabs ? static_cast<int>(plan.depth) : 0;
   product.one_slab = plan.kind == ProductPlan::Kind::slabs && depth <= plan.depth;
   const int64_t block_rows = plan.block_rows > 0 ? std::min(plan.block_rows, rows) : rows;
@@ -91,12 +101,15 @@ Status launch_matmul(Launcher& launcher, const Step& step) {
     const int64_t first = pass * pass_depth;
     product.continues = pass > 0;
     product.epilogue = pass == passes - 1 && step.program.result >= 0 ? &step.program : nullptr;
+    if (plan.kind == ProductPlan::Kind::packed)
+      set_edge(static_cast<int>(columns % product.columns), lanes, static_cast<int>(element_size), &product);
     const std::string schedule = schedule_of(plan, product, tuned.one_column(), lanes);
     std::string key = "matmul " + std::string(ir::dtype_name(node->dtype)) + " " + stride_classes(product.a) + " " +
                       stride_classes(product.b) + " " + stride_classes(product.c) + " " +
                       std::to_string(product.columns) + " " + std::to_string(product.depth) + " " + schedule;
     key += product.continues ? " continued" : "";
     if (product.edge > 0) key += " with an edge of " + std::to_string(product.edge);
+    if (product.tail > 0) key += " with a tail of " + std::to_string(product.tail);
     if (product.one_slab) key += " in one";
     if (product.epilogue) key += " " + ProgramCode::key(*product.epilogue);
 

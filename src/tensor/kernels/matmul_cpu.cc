@@ -108,25 +108,31 @@ ir::Kernel trace_panel_product(const CpuProduct& p) {
       k.range("pack_k", depth, [&](Expr l) {
         k.range("pack_n", width, [&](Expr column) {
           const Expr from = product.b_index(l, first_column + column), zero = dsl::constant(p.dtype, 0.0);
-          panel.store(l * width + column, p.edge > 0
+          panel.store(l * width + column, p.edge + p.tail > 0
                                               ? product.b.load(from, first_column + column < product.columns, zero)
                                               : product.b[from]);
         });
       });
-      const auto multiply = [&](std::string_view column_range, Expr count, bool masked = false) {
-        k.range("m", tile_rows, [&](Expr row) {
+      // `count` columns of the panel from `first` on.
+      const auto multiply = [&](std::string_view row_range, std::string_view column_range, Expr first, Expr count,
+                                bool masked = false) {
+        k.range(row_range, tile_rows, [&](Expr row) {
           k.range(column_range, count, [&](Expr column) {
             element(
-                row, column, [&](Expr l) { return panel[l * width + column]; }, masked);
+                row, first + column, [&](Expr l) { return panel[l * width + first + column]; }, masked);
           });
         });
       };
-      if (p.edge == 0) return multiply("n", width);
+      const Expr none(0);
+      if (p.edge + p.tail == 0) return multiply("m", "n", none, width);
       // What an epilogue reads must exist, so it is never evaluated past the last column.
       const Expr left = product.columns - first_column, whole = dsl::min(left / width, Expr(1));
-      k.range("whole", whole, [&](Expr) { multiply("n", width); });
-      k.range("partial", Expr(1) - whole,
-              [&](Expr) { p.epilogue ? multiply("edge", left) : multiply("edge", Expr(p.edge), true); });
+      k.range("whole", whole, [&](Expr) { multiply("m", "n", none, width); });
+      k.range("partial", Expr(1) - whole, [&](Expr) {
+        if (p.epilogue) return multiply("m", "edge", none, left);
+        if (p.edge > 0) multiply("m", "edge", none, Expr(p.edge), /*masked=*/p.tail == 0);
+        if (p.tail > 0) multiply("tail_m", "tail", Expr(p.edge), Expr(p.tail), /*masked=*/true);
+      });
     });
   });
 }

@@ -17,6 +17,7 @@ struct CpuProduct {
   int columns;              // of a panel
   int depth;                // of slabs: rows of B in one
   int edge;                 // of packed panels: columns of the last one if it has fewer, rounded up to vectors; else 0
+  int tail;                 // columns after those of the edge, one vector of half the width; else 0
   bool b_in_columns;        // neighbours along k lie side by side in B
   bool continues;           // the chain starts from C
   bool one_slab;            // k fits in a slab
