@@ -55,7 +55,7 @@ Status train_model(const TrainOptions& o) {
   catch_interrupts();
   train::TrainCallbacks callbacks;
   callbacks.step = [&, first = true](const train::StepReport& report) mutable {
-    if (std::exchange(first, false)) view.first_step(trainer);
+    if (std::exchange(first, false)) view.first_step(trainer, report);
     view.step(report);
   };
   callbacks.evaluating = [&](int64_t done, int64_t total) { view.evaluating(done, total); };

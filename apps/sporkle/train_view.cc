@@ -1,7 +1,6 @@
 #include "apps/sporkle/train_view.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <limits>
 
@@ -9,6 +8,7 @@
 #include "base/format_units.h"
 #include "base/json_writer.h"
 #include "base/plot.h"
+#include "base/seconds.h"
 
 namespace sporkle::app {
 namespace {
@@ -19,8 +19,6 @@ constexpr size_t kRecentSteps = 20;
 constexpr double kPlainEvery_s = 10;
 constexpr double kRedrawEvery_s = 0.2;
 constexpr double kWorthTelling_s = 2;
-
-double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 void print_event(const JsonObject& event) {
   std::printf("%s\n", event.text().c_str());
@@ -46,7 +44,8 @@ std::string device_text(const hal::DeviceInfo& info, const train::OptimizationCo
 
 }  // namespace
 
-TrainView::TrainView(bool json) : json_(json), terminal_(1), opened_s_(now_s()), started_s_(opened_s_) {}
+TrainView::TrainView(bool json)
+    : json_(json), terminal_(1), opened_s_(now_s() - process_age_s()), started_s_(now_s()) {}
 
 double TrainView::elapsed_s() const { return now_s() - started_s_; }
 
@@ -116,14 +115,15 @@ void TrainView::start(train::Trainer& trainer, const std::string& corpus) {
   draw(true);
 }
 
-void TrainView::first_step(train::Trainer& trainer) {
+void TrainView::first_step(train::Trainer& trainer, const train::StepReport& report) {
   const train::StepMemory& memory = trainer.model().step_memory();
   const cache::CacheCounters kernels = trainer.model().context().kernels().counters();
-  const double seconds = now_s() - opened_s_;
+  const double seconds = now_s() - opened_s_, begun_s = ready_s_ - opened_s_ + report.host_seconds;
   if (json_) {
     print_event(JsonObject()
                     .add("event", "first_step")
                     .add("seconds_to_ready", ready_s_ - opened_s_)
+                    .add("seconds_to_first_step", begun_s)
                     .add("seconds_since_start", seconds)
                     .add("kernels_compiled", kernels.compiles)
                     .add("kernels_loaded", kernels.disk_hits)
@@ -136,9 +136,9 @@ void TrainView::first_step(train::Trainer& trainer) {
                     .add("recomputes", memory.keep_every > 0));
   } else if (!terminal_.interactive()) {
     const auto bytes = [](size_t n) { return format_bytes(static_cast<double>(n)); };
-    std::printf("ready after %.2f s, first step done after %.2f s: %llu kernels compiled in %.2f s, %llu loaded\n",
-                ready_s_ - opened_s_, seconds, static_cast<unsigned long long>(kernels.compiles),
-                kernels.compile_seconds, static_cast<unsigned long long>(kernels.disk_hits));
+    std::printf("first step begun after %.2f s, done after %.2f s: %llu kernels compiled in %.2f s, %llu loaded\n",
+                begun_s, seconds, static_cast<unsigned long long>(kernels.compiles), kernels.compile_seconds,
+                static_cast<unsigned long long>(kernels.disk_hits));
     std::printf("memory: %s planned at most: parameters %s, optimiser %s, gradients %s, activations %s%s\n",
                 bytes(memory.peak).c_str(), bytes(memory.parameters).c_str(), bytes(memory.optimizer).c_str(),
                 bytes(memory.gradients).c_str(), bytes(memory.activations).c_str(),

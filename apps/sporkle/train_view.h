@@ -26,7 +26,7 @@ class TrainView {
   // The trainer is ready. `name` is what the user calls the data.
   void start(train::Trainer& trainer, const std::string& corpus);
   // After the first step, before step(): what starting took, and where the memory goes.
-  void first_step(train::Trainer& trainer);
+  void first_step(train::Trainer& trainer, const train::StepReport& report);
   void step(const train::StepReport& report);
   void evaluating(int64_t done, int64_t total);
   void evaluated(int64_t step, const train::Evaluation& evaluation);

@@ -2,7 +2,6 @@
 
 #include <dlfcn.h>
 
-#include <chrono>
 #include <istream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -10,14 +9,13 @@
 #include <string>
 #include <vector>
 
+#include "base/seconds.h"
 #include "bench/shared_array.h"
 
 namespace sporkle::bench {
 namespace {
 
 using Json = nlohmann::json;
-
-double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // CBLAS's row-major entry points for one type, and the values of its enumerations.
 constexpr int kRowMajor = 101, kNoTranspose = 111, kTranspose = 112;

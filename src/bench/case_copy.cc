@@ -1,7 +1,7 @@
 // copy: memory of a device copied by the device (hal::CommandBuffer::copy), and by the C library.
-#include <chrono>
 #include <cstring>
 
+#include "base/seconds.h"
 #include "bench/case_list.h"
 #include "bench/cases.h"
 #include "bench/judge.h"
@@ -9,8 +9,6 @@
 
 namespace sporkle::bench {
 namespace {
-
-double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 class CopyCase final : public Case {
  public:

@@ -4,9 +4,9 @@
 // to its end, over and over. prepare() judges a whole sequence in float64 by its loss, and every sample's last logits
 // are those of the whole sequence computed at once, bit for bit.
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
+#include "base/seconds.h"
 #include "base/thread_pool.h"
 #include "bench/case_list.h"
 #include "bench/cases.h"
@@ -20,8 +20,6 @@ namespace {
 using tensor::Tensor;
 
 constexpr const char* kForm = "LAYERSxWIDTHxHEADSxCONTEXT";
-
-double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 class GenerateCase final : public Case {
  public:

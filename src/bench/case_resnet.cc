@@ -5,9 +5,9 @@
 // bits. prepare() judges the first step in float64, as case_train.cc does, and by the bits that this machine's plainest
 // instruction set gives.
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
+#include "base/seconds.h"
 #include "bench/case_list.h"
 #include "bench/cases.h"
 #include "bench/judge.h"
@@ -24,8 +24,6 @@ using tensor::Tensor;
 constexpr const char* kForm = "IMAGESxSIZExWIDTH";
 constexpr double kLearningRate = 1e-3;
 constexpr int64_t kMostSteps = 100'000;
-
-double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 class ResNetCase final : public Case {
  public:

@@ -5,9 +5,9 @@
 // by the loss's slope along it, and AdamW's change of every parameter; and the bits of all of these must be those that
 // this machine's plainest instruction set gives.
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
+#include "base/seconds.h"
 #include "bench/case_list.h"
 #include "bench/cases.h"
 #include "bench/gpt_reference.h"
@@ -23,8 +23,6 @@ namespace {
 constexpr const char* kForm = "LAYERSxWIDTHxHEADSxCONTEXTxROWS";
 constexpr double kLearningRate = 1e-3;
 constexpr int64_t kMostSteps = 100'000;
-
-double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 class TrainCase final : public Case {
  public:

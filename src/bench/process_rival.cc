@@ -3,11 +3,11 @@
 #include <signal.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/seconds.h"
 #include "base/temporary_folder.h"
 #include "bench/shared_array.h"
 #include "ir/node.h"
@@ -18,8 +18,6 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr int kAnswer_ms = 300'000;  // opening imports large libraries; no sample takes minutes
-
-double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 class ProcessRival final : public Rival {
  public:

@@ -4,19 +4,17 @@
 
 #include <algorithm>
 #include <cctype>
-#include <chrono>
 #include <cstdlib>
 #include <cstring>
 
 #include "base/edit_distance.h"
+#include "base/seconds.h"
 #include "base/thread_pool.h"
 #include "bench/process_rival.h"
 #include "bench/torch_script.h"
 
 namespace sporkle::bench {
 namespace {
-
-double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // Moves as many bytes as the case does: a range half as large as its inputs and outputs together, read and written.
 class MemcpyRival final : public Rival {

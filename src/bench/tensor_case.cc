@@ -3,17 +3,15 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
+#include "base/seconds.h"
 #include "codegen/compile.h"
 
 namespace sporkle::bench {
 namespace {
 
 using tensor::Tensor;
-
-double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 Result<Tensor> upload(tensor::Context& context, const HostArray& array) {
   const tensor::Shape shape(std::span<const int64_t>(array.shape));

@@ -1,9 +1,9 @@
 #include "bench/tune_products.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
+#include "base/seconds.h"
 #include "base/temporary_folder.h"
 #include "bench/cases.h"
 #include "bench/judge.h"
@@ -23,8 +23,6 @@ using tune::ProductShape;
 constexpr double kSample_s = 0.01;
 constexpr int kSamples = 3;
 constexpr double kMostSetBytes = 128e6;
-
-double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 class Timer final : public ProductTimer {
  public:

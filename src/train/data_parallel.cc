@@ -1,21 +1,19 @@
 #include "train/data_parallel.h"
 
 #include <algorithm>
-#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <numeric>
 #include <thread>
 
 #include "base/log.h"
+#include "base/seconds.h"
 
 namespace sporkle::train {
 namespace {
 
 constexpr double kKept = 0.5;           // of a device's mean when a new time comes in
 constexpr int64_t kTryAgainSteps = 16;  // a device that gets no part is measured again after so many
-
-double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 }  // namespace
 

@@ -1,9 +1,9 @@
 #include "train/image_classifier.h"
 
 #include <charconv>
-#include <chrono>
 #include <cmath>
 
+#include "base/seconds.h"
 #include "tensor/autograd.h"
 #include "tensor/layers.h"
 #include "train/safetensors.h"
@@ -16,8 +16,6 @@ namespace {
 
 constexpr std::string_view kFirstMoment = "first_moment/", kSecondMoment = "second_moment/";
 constexpr char kSteps[] = "steps";
-
-double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 std::vector<int64_t> dims(const tensor::Shape& shape) { return {shape.begin(), shape.end()}; }
 

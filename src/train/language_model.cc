@@ -1,9 +1,10 @@
 #include "train/language_model.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
+#include <limits>
 
+#include "base/seconds.h"
 #include "nn/gpt.h"
 #include "nn/llama.h"
 #include "tensor/autograd.h"
@@ -15,6 +16,7 @@ using tensor::Tensor;
 namespace {
 
 constexpr std::string_view kFirstMoment = "first_moment/", kSecondMoment = "second_moment/";
+const std::string kLossScale = "loss_scale", kGoodSteps = "good_steps";  // of TrainingState::values
 
 nn::AdamWConfig adamw_config(const OptimizationConfig& o) {
   return {o.beta1, o.beta2, o.epsilon, o.weight_decay, o.gradient_clip};
@@ -23,8 +25,6 @@ nn::AdamWConfig adamw_config(const OptimizationConfig& o) {
 Tensor tokens(tensor::Context& context, std::span<const int32_t> values, int64_t rows) {
   return tensor::from_host<int32_t>(context, values, {rows, static_cast<int64_t>(values.size()) / rows});
 }
-
-double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 Status not_finite(double loss, double norm) {
   return unavailable("the loss or its gradient is not finite (loss " + std::to_string(loss) + ", gradient norm " +
@@ -274,6 +274,11 @@ void LanguageModel::note_memory() {
   step_memory_.peak = 3 * packed + plan.arena_bytes + plan.result_bytes;
 }
 
+Status LanguageModel::prepare() {
+  SPORKLE_RETURN_IF_ERROR(adamw_->adopt(decoder_->parameters()));
+  return context_->wait();
+}
+
 Result<double> LanguageModel::loss(const Batch& batch) {
   return decoder_->loss(tokens(*context_, batch.inputs, batch.rows), tokens(*context_, batch.targets, batch.rows))
       .item();
@@ -282,6 +287,7 @@ Result<double> LanguageModel::loss(const Batch& batch) {
 Result<LanguageModel::Snapshot> LanguageModel::snapshot() {
   Snapshot snapshot;
   snapshot.optimizer_steps = adamw_->step();
+  if (scales_loss()) snapshot.values = {{kLossScale, loss_scale_}, {kGoodSteps, good_steps_}};
   const auto& parameters = decoder_->parameters();
   const std::vector<Tensor> first = adamw_->first_moments(), second = adamw_->second_moments();
   for (size_t i = 0; i < parameters.size(); ++i) {
@@ -313,6 +319,17 @@ Status LanguageModel::restore(const LoadedTrainingState& state) {
     const tensor::Shape& shape = parameters[i].value.shape();
     SPORKLE_RETURN_IF_ERROR(take(std::string(kFirstMoment) + parameters[i].name, shape, &first[i]));
     SPORKLE_RETURN_IF_ERROR(take(std::string(kSecondMoment) + parameters[i].name, shape, &second[i]));
+  }
+  // Checkpoints of before the scale was kept lack it: it then finds its place again.
+  if (scales_loss() && state.values.contains(kLossScale) && state.values.contains(kGoodSteps)) {
+    const double scale = state.values.at(kLossScale), good = state.values.at(kGoodSteps);
+    if (!(scale >= kLeastScale && scale <= kMostScale) || std::exp2(std::rint(std::log2(scale))) != scale)
+      return corrupt_data("the training state's loss_scale is " + std::to_string(scale) + ", not a power of 2 from " +
+                          std::to_string(kLeastScale) + " to " + std::to_string(kMostScale));
+    if (!(good >= 0 && good <= std::numeric_limits<int>::max()))
+      return corrupt_data("the training state's good_steps is " + std::to_string(good));
+    loss_scale_ = scale;
+    good_steps_ = static_cast<int>(good);
   }
   SPORKLE_RETURN_IF_ERROR(adamw_->set_moments(first, second));
   adamw_->set_step(state.step);

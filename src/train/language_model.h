@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -84,6 +85,8 @@ class LanguageModel {
   Result<double> part_gradients(const Batch& batch, int64_t part, int64_t parts, nn::DropoutKey dropout,
                                 std::span<float> gradients);
   Result<StepResult> apply_gradients(std::span<const float> gradients, double loss, double learning_rate);
+  // Makes the first parameters and moments on the device now, and waits for them; else the first step does.
+  Status prepare();
   // Mean loss without dropout, nats a token.
   Result<double> loss(const Batch& batch);
 
@@ -96,9 +99,11 @@ class LanguageModel {
     std::vector<OwnedTensor> parameters;
     std::vector<OwnedTensor> optimizer;  // first_moment/NAME and second_moment/NAME
     int64_t optimizer_steps = 0;
+    std::map<std::string, double> values;  // TrainingState::values: where the loss scale stands, in f16
   };
   Result<Snapshot> snapshot();
-  // Optimiser state from a checkpoint of this model; corrupt_data names what is missing or has another shape.
+  // Optimiser state and loss scale from a checkpoint of this model; corrupt_data names what is missing, has another
+  // shape or is out of range.
   Status restore(const LoadedTrainingState& state);
 
   // Throws away the optimiser's moments.

@@ -65,5 +65,37 @@ TEST(MixedPrecisionTraining, LossesFollowThoseOfF32) {
   EXPECT_GT(f16.last_scale, 1);
 }
 
+TEST(MixedPrecisionTraining, AResumedRunGoesOnWithItsLossScale) {
+  OptimizationConfig optimization;
+  optimization.numerics = "fast";
+  optimization.precision = "f16";
+  const ModelShape shape{1, 1, 16, 8, 8, 1e-5, 0.0};
+  const std::vector<int32_t> tokens(8, 3);
+  const auto step = [&](LanguageModel& model) { return model.step({tokens, tokens, 1}, 1, 1e-3, {1, 0}); };
+  const auto first = LanguageModel::create(shape, optimization, {"", 1});
+  ASSERT_TRUE(first.ok()) << first.status().to_string();
+  ASSERT_TRUE(step(**first).ok());
+  const auto snapshot = (*first)->snapshot();
+  ASSERT_TRUE(snapshot.ok()) << snapshot.status().to_string();
+  EXPECT_EQ(snapshot->values.at("good_steps"), 1);
+
+  LoadedTrainingState state{.step = 1, .values = snapshot->values, .tensors = snapshot->optimizer};
+  EXPECT_EQ(state.values.at("loss_scale"), 65536);
+  state.values["loss_scale"] = 512;
+  state.values["good_steps"] = 199;
+  const auto second = LanguageModel::create(shape, optimization, {"", 1});
+  ASSERT_TRUE(second.ok()) << second.status().to_string();
+  ASSERT_TRUE((*second)->restore(state).ok());
+  for (const double scale : {512.0, 1024.0}) {  // the 200th good step doubles it
+    const auto result = step(**second);
+    ASSERT_TRUE(result.ok()) << result.status().to_string();
+    EXPECT_EQ(result->loss_scale, scale);
+  }
+  for (const double scale : {0.5, 3.0, 0x1p25, -1.0}) {
+    state.values["loss_scale"] = scale;
+    EXPECT_EQ((*second)->restore(state).code(), Code::corrupt_data) << scale;
+  }
+}
+
 }  // namespace
 }  // namespace sporkle::train

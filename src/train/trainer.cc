@@ -1,16 +1,14 @@
 #include "train/trainer.h"
 
-#include <chrono>
 #include <limits>
 #include <string_view>
 #include <system_error>
 
 #include "base/file.h"
+#include "base/seconds.h"
 
 namespace sporkle::train {
 namespace {
-
-double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // Names the first key that must not change between a run and its continuation, or "".
 std::string changed_key(const TrainConfig& was, const TrainConfig& is) {
@@ -86,6 +84,7 @@ Result<std::unique_ptr<Trainer>> Trainer::create(const TrainConfig& config, cons
   };
   SPORKLE_ASSIGN_OR_RETURN(trainer->model_, open(devices[0]));
   if (resume) SPORKLE_RETURN_IF_ERROR(trainer->resume());
+  SPORKLE_RETURN_IF_ERROR(trainer->model_->prepare());
   if (devices.size() == 1) return trainer;
   if (config.train.gradient_accumulation < static_cast<int64_t>(devices.size()))
     return invalid_argument("a step of " + std::to_string(config.train.gradient_accumulation) +
@@ -118,7 +117,7 @@ Status Trainer::resume() {
 }
 
 Result<StepReport> Trainer::train_step() {
-  const double start = now_s();
+  const double start = now_s(), planned_s = model_->context().counters().host_seconds;
   const auto seed = static_cast<uint64_t>(config_.train.seed);
   const auto step = static_cast<uint64_t>(step_);
   const int64_t rows = config_.train.batch_size * config_.train.gradient_accumulation;
@@ -136,6 +135,7 @@ Result<StepReport> Trainer::train_step() {
   report.gradient_norm = result.gradient_norm;
   report.tokens = tokens();
   report.seconds = now_s() - start;
+  report.host_seconds = result.building_s + model_->context().counters().host_seconds - planned_s;
   return report;
 }
 
@@ -156,6 +156,7 @@ Result<std::filesystem::path> Trainer::save() {
   state.step = step_;
   state.tokens = static_cast<int64_t>(tokens());
   state.seed = config_.train.seed;
+  state.values = snapshot.values;
   state.config_toml = config_to_toml(config_);
   state.tensors = views(snapshot.optimizer);
   contents.state = std::move(state);

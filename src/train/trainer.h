@@ -27,7 +27,8 @@ struct StepReport {
   double gradient_norm = 0;
   double learning_rate = 0;
   double seconds = 0;
-  uint64_t tokens = 0;  // seen so far
+  double host_seconds = 0;  // of them, before the first device had the whole step: building, planning, loading kernels
+  uint64_t tokens = 0;      // seen so far
 };
 
 struct TrainCallbacks {
