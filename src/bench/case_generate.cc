@@ -44,6 +44,7 @@ class GenerateCase final : public Case {
     parameters_ = make_array("parameters", ir::DType::f32, {gpt_.parameter_count()});
     SPORKLE_RETURN_IF_ERROR(model_->get_parameters(parameters_.values<float>()));
     make_text();
+    SPORKLE_RETURN_IF_ERROR(model_->decoder().lay_out_for_generation());
     SPORKLE_RETURN_IF_ERROR(judge_sequence());
     problem_.operation = "generate";
     problem_.parameters = {{"layers", gpt_.layers},   {"heads", gpt_.heads},           {"width", gpt_.width},

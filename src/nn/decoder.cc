@@ -1,6 +1,7 @@
 #include "nn/decoder.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "tensor/layers.h"
 
@@ -72,6 +73,17 @@ Status Decoder::quantize_int8() {
   return {};
 }
 
+Status Decoder::lay_out_for_generation() {
+  for (const LinearWeight& w : linear_weights()) {
+    Tensor& value = parameters_[w.parameter].value;
+    if (w.transposed || value.extent(0) < 2 * value.extent(1)) continue;
+    const Tensor by_outputs = value.transpose(0, 1).contiguous().detach();
+    SPORKLE_RETURN_IF_ERROR(tensor::realize({by_outputs}).with_context(parameters_[w.parameter].name));
+    value = by_outputs.transpose(0, 1);
+  }
+  return {};
+}
+
 Tensor Decoder::product(const Tensor& x, const LinearWeight& weight) const {
   if (const auto found = quantized_.find(weight.parameter); found != quantized_.end())
     return quantized_linear(x, found->second);
@@ -93,14 +105,41 @@ Tensor Decoder::loss(const Tensor& tokens, const Tensor& targets, const DropoutK
 }
 
 Tensor Decoder::extend(const Tensor& tokens, Cache& cache) const {
-  while (static_cast<int64_t>(cache.layers.size()) < layer_count())
-    cache.layers.push_back(make_cache(tokens.extent(0)));
-  const Tensor all = hidden(tokens, nullptr, &cache);
+  const auto failed = [&](const Status& status) { return tensor::error_tensor(context_, status); };
+  if (Status s = check_length(tokens, &cache, context_length()); !s.ok()) return failed(s);
+  const int64_t rows = tokens.extent(0), length = tokens.extent(1);
+  while (static_cast<int64_t>(cache.layers.size()) < layer_count()) cache.layers.push_back(make_cache(rows));
+  // Data, so that the graphs of all positions are one, planned once.
+  std::vector<int32_t> numbers(static_cast<size_t>(length));
+  std::iota(numbers.begin(), numbers.end(), static_cast<int32_t>(cache.length));
+  cache.positions = tensor::from_host<int32_t>(*context_, numbers, {length});
+  Tensor given = tokens;
+  if (length == 1) {  // a view is no data
+    const Result<std::vector<int32_t>> values = tokens.to_host<int32_t>();
+    if (!values.ok()) return failed(values.status());
+    given = tensor::from_host<int32_t>(*context_, *values, {rows, 1});
+  }
+  const Tensor inputs[] = {given, cache.positions};
+  if (length == 1 && cache.step) {
+    const Result<std::vector<Tensor>> logits = cache.step->replay(inputs);
+    if (!logits.ok()) return failed(logits.status());
+    ++cache.length;
+    return (*logits)[0];
+  }
+  const Tensor all = hidden(given, nullptr, &cache);
   if (!all.ok()) return all;
-  const Tensor last = all.slice(1, tokens.extent(1) - 1, 1).reshape({tokens.extent(0), all.extent(-1)});
+  const Tensor last = all.slice(1, length - 1, 1).reshape({rows, all.extent(-1)});
   const Tensor logits = product(last, {head(), true});
-  const Status status = tensor::realize({logits});
-  return status.ok() ? logits : tensor::error_tensor(context_, status);
+  cache.length += length;
+  if (length > 1) {
+    const Status status = tensor::realize({logits});
+    return status.ok() ? logits : failed(status);
+  }
+  const Tensor outputs[] = {logits};
+  Result<tensor::Capture> step = tensor::Capture::record(inputs, outputs, tensor::Capture::Others::keep);
+  if (!step.ok()) return failed(step.status());
+  cache.step = std::make_shared<tensor::Capture>(std::move(*step));
+  return logits;
 }
 
 Status Decoder::check_length(const Tensor& tokens, const Cache* cache, int64_t context) const {

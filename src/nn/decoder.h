@@ -4,6 +4,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "base/status.h"
 #include "nn/quantized_linear.h"
 #include "tensor/attention.h"
+#include "tensor/capture.h"
 #include "tensor/tensor.h"
 
 namespace sporkle::nn {
@@ -54,10 +56,17 @@ class Decoder {
   // alone. The parameters stay as they are.
   Status quantize_int8();
 
-  // Keys and values of the positions so far, for generation.
+  // Lays out the weights of linear layers with many more inputs than outputs by outputs: a single token's products then
+  // read them in long runs. For generation alone: an optimiser would lay them out anew. Values and bits stay.
+  Status lay_out_for_generation();
+
+  // Keys and values of the positions so far, for generation. It belongs to one model with the parameters that it had at
+  // the first call; `length` may be set back.
   struct Cache {
     int64_t length = 0;
     std::vector<tensor::AttentionCache> layers;  // made by the first call, for its rows and the whole context
+    tensor::Tensor positions;                    // i32 [n]: of the tokens that a call appends
+    std::shared_ptr<tensor::Capture> step;       // of one more token, from the first such call on
   };
   // Logits of the last position after appending tokens [rows, n] to what the cache holds: [rows, vocabulary]. The
   // cache's length grows by n and must stay <= the context. The same bits as the last row of logits() over the whole
@@ -74,8 +83,8 @@ class Decoder {
   const tensor::Tensor& parameter(size_t index) const { return parameters_[index].value; }
   // An error where tokens [rows, length] after what the cache holds do not fit `context` positions.
   Status check_length(const tensor::Tensor& tokens, const Cache* cache, int64_t context) const;
-  // What the head is applied to, [rows, length, width]: of tokens that follow what the cache holds, if there is one,
-  // whose length then grows.
+  // What the head is applied to, [rows, length, width]: of tokens that follow what the cache holds, if there is one;
+  // they have the cache's `positions`.
   virtual tensor::Tensor hidden(const tensor::Tensor& tokens, const DropoutKey* dropout, Cache* cache) const = 0;
   // The weight of a linear layer: [inputs, outputs], or with `transposed` [outputs, inputs].
   struct LinearWeight {
@@ -92,6 +101,8 @@ class Decoder {
   // An empty cache of one layer.
   virtual tensor::AttentionCache make_cache(int64_t rows) const = 0;
   virtual int64_t layer_count() const = 0;
+  // Positions of the longest sequence.
+  virtual int64_t context_length() const = 0;
   // For one of the places in a model that drop, numbered from 0.
   static tensor::RandomKey dropout_key(const DropoutKey& key, uint64_t place);
 

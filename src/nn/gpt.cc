@@ -1,7 +1,6 @@
 #include "nn/gpt.h"
 
 #include <cmath>
-#include <numeric>
 
 #include "tensor/attention.h"
 #include "tensor/layers.h"
@@ -79,24 +78,16 @@ Tensor Gpt::attention(const Tensor& x, size_t layer, const DropoutKey* dropout, 
     options.key = dropout_key(*dropout, 4 * layer + 1);
   }
   const Tensor qkv = linear(x, blocks_[layer].c_attn);
-  const Tensor mixed =
-      cache ? tensor::cached_attention(qkv, config_.heads, cache->layers[layer], cache->length, options.scale)
-            : tensor::packed_attention(qkv, config_.heads, config_.heads, options);
+  const Tensor mixed = cache ? tensor::cached_attention(qkv, config_.heads, cache->layers[layer],
+                                                        cache->positions.slice(0, 0, 1), options.scale)
+                             : tensor::packed_attention(qkv, config_.heads, config_.heads, options);
   return linear(mixed, blocks_[layer].c_proj);
 }
 
 Tensor Gpt::hidden(const Tensor& tokens, const DropoutKey* dropout, Cache* cache) const {
   if (Status s = check_length(tokens, cache, config_.context); !s.ok()) return tensor::error_tensor(&context(), s);
-  const int64_t length = tokens.extent(1), start = cache ? cache->length : 0;
-  Tensor places = parameter(wpe_);
-  if (cache) {
-    // Looked up, so that the graphs of all positions have one structure and are planned once.
-    std::vector<int32_t> numbers(static_cast<size_t>(length));
-    std::iota(numbers.begin(), numbers.end(), static_cast<int32_t>(start));
-    places = tensor::embedding(places, tensor::from_host<int32_t>(context(), numbers, {length}));
-  } else {
-    places = places.slice(0, 0, length);
-  }
+  const Tensor& table = parameter(wpe_);
+  const Tensor places = cache ? tensor::embedding(table, cache->positions) : table.slice(0, 0, tokens.extent(1));
   Tensor x = tensor::embedding(parameter(wte_), tokens) + places;
   x = drop(x, dropout, 0);
   for (size_t l = 0; l < blocks_.size(); ++l) {
@@ -105,7 +96,6 @@ Tensor Gpt::hidden(const Tensor& tokens, const DropoutKey* dropout, Cache* cache
     const Tensor inner = tensor::gelu(linear(norm(x, block.ln_2), block.c_fc));
     x = x + drop(linear(inner, block.mlp_proj), dropout, 4 * l + 3);
   }
-  if (cache) cache->length += length;
   return norm(x, ln_f_);
 }
 

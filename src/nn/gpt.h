@@ -40,6 +40,7 @@ class Gpt final : public Decoder {
   size_t head() const override { return wte_; }
   tensor::AttentionCache make_cache(int64_t rows) const override;
   int64_t layer_count() const override { return config_.layers; }
+  int64_t context_length() const override { return config_.context; }
   tensor::Tensor drop(const tensor::Tensor& x, const DropoutKey* dropout, uint64_t place) const;
 
   GptConfig config_;

@@ -132,10 +132,18 @@ TEST(GptTest, GeneratesWithTheLogitsOfTheWholeForward) {
                   all[static_cast<size_t>((row * kLength + position) * 19 + v)])
             << "position " << position;
   };
+  Gpt laid_out = model(c);
+  ASSERT_TRUE(laid_out.lay_out_for_generation().ok());
+  std::vector<float> values(static_cast<size_t>(gpt.parameter_count())), others = values;
+  ASSERT_TRUE(gpt.get_parameters(values).ok() && laid_out.get_parameters(others).ok());
+  EXPECT_EQ(values, others);
   Gpt::Cache cache;
-  expect_row(read(gpt.extend(tokens.slice(1, 0, 7), cache)), 6);
-  for (int64_t t = 7; t < kLength; ++t) expect_row(read(gpt.extend(tokens.slice(1, t, 1), cache)), t);
-  EXPECT_EQ(cache.length, kLength);
+  for (const Gpt* from : {&gpt, static_cast<const Gpt*>(&laid_out)}) {
+    cache = {};
+    expect_row(read(from->extend(tokens.slice(1, 0, 7), cache)), 6);
+    for (int64_t t = 7; t < kLength; ++t) expect_row(read(from->extend(tokens.slice(1, t, 1), cache)), t);
+    EXPECT_EQ(cache.length, kLength);
+  }
   EXPECT_EQ(gpt.extend(tokens.slice(1, 0, 5), cache).status().code(), Code::invalid_argument) << "beyond the context";
 }
 

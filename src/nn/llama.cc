@@ -66,23 +66,27 @@ Tensor Llama::drop(const Tensor& x, const DropoutKey* dropout, uint64_t place) c
 Tensor Llama::attention(const Tensor& x, size_t layer, const DropoutKey* dropout, Cache* cache) const {
   const Block& block = blocks_[layer];
   const int64_t heads = config_.heads, kv_heads = config_.kv_heads;
-  const int64_t size = config_.width / heads, start = cache ? cache->length : 0;
+  const int64_t size = config_.width / heads;
   tensor::AttentionOptions options{.scale = 1.0 / std::sqrt(static_cast<double>(size))};
   if (dropout) {
     options.dropout = config_.dropout;
     options.key = dropout_key(*dropout, 4 * layer + 1);
   }
-  // One product of the three weights, whose result attention and the rotation then use in place.
+  // One product of the three weights, whose result attention and the rotation then use in place. A few tokens of
+  // generation are joined rather than the weights.
   const auto joined = [](const Tensor& q, const Tensor& k, const Tensor& v, int axis) {
     return tensor::concatenate(tensor::concatenate(q, k, axis), v, axis);
   };
   const Tensor projected =
-      is_quantized()
+      is_quantized() || cache
           ? joined(linear(x, block.q), linear(x, block.k), linear(x, block.v), -1)
           : tensor::matmul(x, joined(parameter(block.q), parameter(block.k), parameter(block.v), 0).transpose(0, 1));
-  const Tensor qkv = tensor::rotary(projected, tables_, heads + kv_heads, start);
-  const Tensor mixed = cache ? tensor::cached_attention(qkv, heads, cache->layers[layer], start, options.scale)
-                             : tensor::packed_attention(qkv, heads, kv_heads, options);
+  const auto angles = [&](const Tensor& table) { return cache ? tensor::embedding(table, cache->positions) : table; };
+  const tensor::RotaryTables tables{angles(tables_.cosines), angles(tables_.sines)};
+  const Tensor qkv = tensor::rotary(projected, tables, heads + kv_heads, 0);
+  const Tensor mixed =
+      cache ? tensor::cached_attention(qkv, heads, cache->layers[layer], cache->positions.slice(0, 0, 1), options.scale)
+            : tensor::packed_attention(qkv, heads, kv_heads, options);
   return linear(mixed, block.o);
 }
 
@@ -99,7 +103,6 @@ Tensor Llama::hidden(const Tensor& tokens, const DropoutKey* dropout, Cache* cac
     const Tensor inner = tensor::swiglu(linear(normed, block.gate), linear(normed, block.up));
     x = x + drop(linear(inner, block.down), dropout, 4 * l + 3);
   }
-  if (cache) cache->length += tokens.extent(1);
   return norm(x, norm_);
 }
 

@@ -45,6 +45,7 @@ class Llama final : public Decoder {
   size_t head() const override { return head_; }
   tensor::AttentionCache make_cache(int64_t rows) const override;
   int64_t layer_count() const override { return config_.layers; }
+  int64_t context_length() const override { return config_.context; }
   tensor::Tensor drop(const tensor::Tensor& x, const DropoutKey* dropout, uint64_t place) const;
 
   LlamaConfig config_;

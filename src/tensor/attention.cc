@@ -195,29 +195,30 @@ AttentionCache attention_cache(Context& context, int64_t rows, int64_t kv_heads,
   return cache;
 }
 
-Tensor cached_attention(const Operand& operand, int64_t heads, const AttentionCache& cache, int64_t position,
+Tensor cached_attention(const Operand& operand, int64_t heads, const AttentionCache& cache, const Tensor& position,
                         double scale) {
   const SourceScope scope(operand.source());
   const Tensor& qkv = operand;
   Tensor failed;
-  const Tensor operands[] = {qkv, cache.keys, cache.values};
+  const Tensor operands[] = {qkv, position, cache.keys, cache.values};
   if (!check_operands("cached_attention", operands, &failed).ok()) return failed;
   const Shape &keys = cache.keys.shape(), &values = cache.values.shape();
   const bool is_cache = keys.rank() == 4 && values == Shape{keys[0], keys[1], keys[3], keys[2]} && keys[1] > 0 &&
                         cache.keys.node()->storage && cache.values.node()->storage;
   const bool fits = is_cache && qkv.rank() == 3 && heads > 0 && heads % keys[1] == 0 && qkv.extent(0) == keys[0] &&
-                    qkv.extent(2) == (heads + 2 * keys[1]) * keys[2] && position >= 0 &&
-                    position + qkv.extent(1) <= keys[3];
+                    qkv.extent(2) == (heads + 2 * keys[1]) * keys[2] && qkv.extent(1) <= keys[3] &&
+                    position.dtype() == DType::i32 && position.shape() == Shape{1};
   if (!fits || !ir::is_float(qkv.dtype()) || cache.keys.dtype() != qkv.dtype() || cache.values.dtype() != qkv.dtype())
-    return error_tensor(&qkv.context(),
-                        invalid_argument("cached_attention of " + std::to_string(heads) + " heads from position " +
-                                         std::to_string(position) +
-                                         " needs floats [rows, length, (heads + 2 * kv_heads) * size] and a cache made "
-                                         "for them that has room, not " +
-                                         to_string(qkv.shape()) + " and keys of " + to_string(keys)));
+    return error_tensor(
+        &qkv.context(),
+        invalid_argument("cached_attention of " + std::to_string(heads) +
+                         " heads needs floats [rows, length, (heads + 2 * kv_heads) * size], a position of i32 [1] "
+                         "and a cache made for them that has room, not " +
+                         to_string(qkv.shape()) + ", " + std::string(ir::dtype_name(position.dtype())) +
+                         to_string(position.shape()) + " and keys of " + to_string(keys)));
   AttentionShape shape{qkv.dtype(), keys[0], heads, keys[1], qkv.extent(1), keys[3], keys[2]};
   shape.packed = true;
-  return call_kernel(cached_attention_call(shape, position, scale), operands)[0];
+  return call_kernel(cached_attention_call(shape, scale), operands)[0];
 }
 
 }  // namespace sporkle::tensor

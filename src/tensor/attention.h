@@ -34,8 +34,10 @@ AttentionCache attention_cache(Context& context, int64_t rows, int64_t kv_heads,
                                DType type = DType::f32);
 
 // packed_attention of qkv [rows, length, ...] at positions `position` and on, whose keys and values go into the cache,
-// over all that it then holds; position + length <= capacity. The same bits as packed_attention of the whole sequence.
+// over all that it then holds. position: i32 [1], data, so that one plan serves all of them; position + length <=
+// capacity (the caller has checked). The same bits as packed_attention of the whole sequence.
 // The result must be realised once, and before that of the next call with this cache. It has no gradient.
-Tensor cached_attention(const Operand& qkv, int64_t heads, const AttentionCache& cache, int64_t position, double scale);
+Tensor cached_attention(const Operand& qkv, int64_t heads, const AttentionCache& cache, const Tensor& position,
+                        double scale);
 
 }  // namespace sporkle::tensor

@@ -124,6 +124,9 @@ TEST(AttentionTest, KeysThatNobodySeesDoNotMatter) {
 
 TEST(AttentionTest, ACacheGivesTheSameBits) {
   Context& c = context();
+  const auto at = [&](int64_t position) {
+    return from_host<int32_t>(c, std::vector<int32_t>{static_cast<int32_t>(position)}, {1});
+  };
   for (const Case& s : {Case{2, 4, 2, 21, 21, 8}, Case{1, 3, 3, 70, 70, 20}}) {
     const Tensor qkv = random_tensor(c, {s.rows, s.queries, (s.heads + 2 * s.kv_heads) * s.size}, 7);
     const std::vector<float> whole = read(packed_attention(qkv, s.heads, s.kv_heads, {0.3}));
@@ -131,7 +134,7 @@ TEST(AttentionTest, ACacheGivesTheSameBits) {
     for (int64_t position = 0, length = 5; position < s.queries; position += length, length = 1 + position % 3) {
       length = std::min(length, s.queries - position);
       const std::vector<float> part =
-          read(cached_attention(qkv.slice(1, position, length), s.heads, cache, position, 0.3));
+          read(cached_attention(qkv.slice(1, position, length), s.heads, cache, at(position), 0.3));
       const int64_t width = s.heads * s.size;
       for (int64_t row = 0; row < s.rows; ++row)
         for (int64_t i = 0; i < length * width; ++i)
@@ -152,8 +155,11 @@ TEST(AttentionTest, ErrorsSayWhatIsWrong) {
   EXPECT_NE(message(packed_attention(zeros(c, {1, 2, 30}), 4, 2, {})).find("kv_heads"), std::string::npos);
   EXPECT_NE(message(packed_attention(zeros(c, {1, 2, 30}), 0, 0, {})).find("kv_heads"), std::string::npos);
   const AttentionCache cache = attention_cache(c, 1, 2, 3, 4);
-  EXPECT_NE(message(cached_attention(zeros(c, {1, 2, 24}), 2, cache, 2, 1)).find("has room"), std::string::npos);
-  EXPECT_NE(message(cached_attention(zeros(c, {1, 2, 20}), 2, cache, 0, 1)).find("made for"), std::string::npos);
+  const Tensor place = full(c, {1}, 0, DType::i32);
+  EXPECT_NE(message(cached_attention(zeros(c, {1, 4, 24}), 2, cache, place, 1)).find("has room"), std::string::npos);
+  EXPECT_NE(message(cached_attention(zeros(c, {1, 2, 20}), 2, cache, place, 1)).find("made for"), std::string::npos);
+  EXPECT_NE(message(cached_attention(zeros(c, {1, 2, 24}), 2, cache, zeros(c, {1}), 1)).find("i32 [1]"),
+            std::string::npos);
 }
 
 }  // namespace

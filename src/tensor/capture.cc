@@ -24,7 +24,7 @@ Status check_input(const Tensor& tensor, size_t number, std::string_view what) {
 
 }  // namespace
 
-Result<Capture> Capture::record(std::span<const Tensor> inputs, std::span<const Tensor> outputs) {
+Result<Capture> Capture::record(std::span<const Tensor> inputs, std::span<const Tensor> outputs, Others others) {
   if (inputs.empty() || outputs.empty()) return invalid_argument("capture: needs inputs and outputs");
   Capture capture;
   for (size_t i = 0; i < inputs.size(); ++i) {
@@ -49,6 +49,13 @@ Result<Capture> Capture::record(std::span<const Tensor> inputs, std::span<const 
   for (const Node* leaf : signature.inputs.leaves) {
     size_t place = 0;
     while (place < inputs.size() && inputs[place].node()->storage != leaf->storage) ++place;
+    if (place == inputs.size() && others == Others::keep) {
+      capture.leaf_inputs_.push_back(inputs.size() + capture.kept_.size());
+      NodeRef kept = make_node(Op::leaf, *capture.context_, leaf->dtype, leaf->shape, {});
+      kept->storage = leaf->storage;
+      capture.kept_.push_back(std::move(kept));
+      continue;
+    }
     if (place == inputs.size())
       return invalid_argument("capture: the outputs are made from data of shape " + to_string(leaf->shape) +
                               " that is not among the inputs");
@@ -81,13 +88,15 @@ Result<std::vector<Tensor>> Capture::replay(std::span<const Tensor> inputs) {
                               std::string(ir::dtype_name(inputs_[i].dtype)) + to_string(inputs_[i].shape));
   }
   PlanInputs given;
-  for (const size_t place : leaf_inputs_) given.leaves.push_back(inputs[place].node().get());
+  for (const size_t place : leaf_inputs_)
+    given.leaves.push_back(place < inputs.size() ? inputs[place].node().get() : kept_[place - inputs.size()].get());
   for (const Plan::PlannedResult& result : plan_->results) {
     if (result.leaf < 0) continue;
     const size_t place = leaf_inputs_[static_cast<size_t>(result.leaf)];
-    if (inputs[place].node()->storage.use_count() > 1)
-      return invalid_argument("replay: " + name_of("input", place, inputs[place]) +
-                              " is updated in place, and another tensor shares its memory");
+    if (place >= inputs.size() || inputs[place].node()->storage.use_count() > 1)
+      return invalid_argument(
+          "replay: " + (place < inputs.size() ? name_of("input", place, inputs[place]) : "data that is kept") +
+          " is updated in place, and another tensor shares its memory");
   }
   given.numbers = numbers_;
   for (const std::vector<uint64_t>& scalars : scalars_) given.scalars.push_back(&scalars);

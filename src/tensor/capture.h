@@ -15,12 +15,19 @@ namespace sporkle::tensor {
 
 class Capture {
  public:
+  // What becomes of data that outputs are made from and that is not among the inputs.
+  enum class Others {
+    refuse,  // an error: a replay would go on with what is old
+    keep,    // the capture holds on to it, and every replay reads it as it is then: weights, memory written in place
+  };
+
   // Computes `outputs` as realize() does, and keeps how. Inputs are data: tensors that have values and are no views,
-  // and all data that the outputs are made from is among them, each once: equal constants that were realised together
-  // share their memory, and are refused. What is to change from one replay to the next is an input; constants, random
-  // keys and the scalars of kernel calls stay as they are. `outputs` are no views of data; after it they have their
-  // values. invalid_argument says what is no such input or output.
-  static Result<Capture> record(std::span<const Tensor> inputs, std::span<const Tensor> outputs);
+  // and all data that the outputs are made from is among them (but see Others), each once: equal constants that were
+  // realised together share their memory, and are refused. What is to change from one replay to the next is an input;
+  // constants, random keys and the scalars of kernel calls stay as they are. `outputs` are no views of data; after it
+  // they have their values. invalid_argument says what is no such input or output.
+  static Result<Capture> record(std::span<const Tensor> inputs, std::span<const Tensor> outputs,
+                                Others others = Others::refuse);
 
   // The outputs made from other inputs of the same types and shapes, in the same order. They have their values and no
   // history. An input whose memory an update takes (KernelCall::takes) is an error afterwards.
@@ -38,8 +45,9 @@ class Capture {
   Context* context_ = nullptr;
   std::shared_ptr<Plan> plan_;
   std::vector<Spec> inputs_, outputs_;
-  std::vector<size_t> leaf_inputs_;  // for each leaf of the plan the input that it is
-  std::vector<uint64_t> numbers_;    // as PlanInputs has them
+  std::vector<size_t> leaf_inputs_;  // for each leaf of the plan the input that it is; past those, what is kept
+  std::vector<NodeRef> kept_;
+  std::vector<uint64_t> numbers_;  // as PlanInputs has them
   std::vector<std::vector<uint64_t>> scalars_;
   double host_seconds_ = 0;
 };

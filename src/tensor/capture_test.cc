@@ -85,6 +85,24 @@ TEST(CaptureTest, SaysWhatIsNoInputAndNoOutput) {
   EXPECT_EQ(read((*replayed)[0]), read(y * 2.0));
 }
 
+TEST(CaptureTest, KeepsDataThatIsNoInput) {
+  Context& c = context();
+  std::optional<Capture> capture;
+  const Tensor x = random_tensor(c, {4, 8}, 1), expected = x * random_tensor(c, {8}, 2) + 1.0;
+  {
+    const Tensor weight = random_tensor(c, {8}, 2), inputs[] = {x * 2.0};
+    ASSERT_TRUE(realize(inputs).ok());
+    const Tensor outputs[] = {inputs[0] * weight + 1.0};
+    auto recorded = Capture::record(inputs, outputs, Capture::Others::keep);
+    ASSERT_TRUE(recorded.ok()) << recorded.status().to_string();
+    capture = std::move(*recorded);
+  }
+  const Tensor given[] = {x};
+  const auto replayed = capture->replay(given);
+  ASSERT_TRUE(replayed.ok()) << replayed.status().to_string();
+  EXPECT_EQ(read((*replayed)[0]), read(expected));
+}
+
 // A capture goes on when its plan has left the cache, and when the context has given memory back.
 TEST(CaptureTest, OwnsItsPlan) {
   Context& c = context();

@@ -24,8 +24,8 @@ KernelCall attention_call(Context& context, const AttentionShape& shape, const A
 // means: [rows, heads, queries], the sum over size of result * its gradient.
 KernelCall attention_gradient_call(Context& context, const AttentionShape& shape, const AttentionOptions& options);
 
-// qkv, keys and values (which it writes) -> result: see cached_attention. shape.keys: the capacity.
-KernelCall cached_attention_call(const AttentionShape& shape, int64_t position, double scale);
+// qkv, position, keys and values (which it writes) -> result: see cached_attention. shape.keys: the capacity.
+KernelCall cached_attention_call(const AttentionShape& shape, double scale);
 
 // scores [..., queries, keys] -> exp(score - the row's highest) and 0 where a query does not see, the logarithms, and
 // 1 / the sum of the exponentials: what attention_call does with its scores, the same bits.

@@ -9,16 +9,17 @@ using dsl::Buffer;
 using dsl::Expr;
 using dsl::KernelBuilder;
 
-KernelCall cached_attention_call(const AttentionShape& shape, int64_t first_position, double scale) {
+KernelCall cached_attention_call(const AttentionShape& shape, double scale) {
   constexpr int kLanes = 4;  // of sums over keys, as in kernels/attention.cc
   KernelCall call;
   call.key = typed_key("cached_attention", shape.dtype);
   call.define = [type = shape.dtype](KernelBuilder& k) {
-    const Buffer qkv = k.input(type, "qkv"), keys = k.in_out(type, "keys"), values = k.in_out(type, "values");
+    const Buffer qkv = k.input(type, "qkv"), place = k.input(DType::i32, "position");
+    const Buffer keys = k.in_out(type, "keys"), values = k.in_out(type, "values");
     const Buffer result = k.output(type, "result");
     const Expr rows = k.size("rows"), heads = k.size("heads"), kv_heads = k.size("kv_heads");
     const Expr length = k.size("length"), capacity = k.size("capacity"), size = k.size("size");
-    const Expr position = k.size("position"), factor = k.scalar(type, "scale");
+    const Expr factor = k.scalar(type, "scale"), position = cast(DType::i64, place[Expr(0)]);
     const Expr width = (heads + kv_heads * 2) * size, sharing = heads / kv_heads, zero = dsl::constant(type, 0);
     k.range("t", rows * kv_heads, [&](Expr t) {
       const Expr kv_head = t % kv_heads, row = t / kv_heads, start = row * length * width;
@@ -57,7 +58,7 @@ KernelCall cached_attention_call(const AttentionShape& shape, int64_t first_posi
   call.schedule = "t:thread c:vec n:vecx4 exp_n:vec result_c:vecx4 k:unroll4";
   const AttentionShape& s = shape;
   call.results = {{s.dtype, s.result_shape()}};
-  for (const int64_t value : {s.rows, s.heads, s.kv_heads, s.queries, s.keys, s.size, first_position})
+  for (const int64_t value : {s.rows, s.heads, s.kv_heads, s.queries, s.keys, s.size})
     call.scalars.push_back(scalar_bits(value));
   call.scalars.push_back(scalar_bits(s.dtype, scale));
   return call;

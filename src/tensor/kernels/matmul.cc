@@ -53,6 +53,32 @@ std::string schedule_of(const ProductPlan& plan, const CpuProduct& product, bool
   return schedule;
 }
 
+// A product as it runs.
+struct Operands {
+  Shape shape;  // of C
+  MatrixOperand a, b;
+  Strides c;
+  Program epilogue;  // result -1: none
+};
+
+void swap_matrix_axes(Dims* dims) { std::swap((*dims)[dims->rank() - 2], (*dims)[dims->rank() - 1]); }
+
+// C^T = B^T A^T: the same chains. A row times a matrix whose columns lie in memory becomes a matrix times a column,
+// which reads that memory in its order.
+Operands operands_of(const Step& step) {
+  Operands o{step.node->shape, step.a, step.b, step.result_strides, step.program};
+  const int rank = o.shape.rank();
+  const Strides& b = o.b.view.strides;
+  if (o.shape[rank - 2] != 1 || o.shape[rank - 1] == 1 || b[rank - 2] != 1 || b[rank - 1] == 1) return o;
+  std::swap(o.a, o.b);
+  for (Dims* dims : {&o.shape, &o.a.view.strides, &o.b.view.strides, &o.c}) swap_matrix_axes(dims);
+  if (o.epilogue.result < 0) return o;
+  swap_matrix_axes(&o.epilogue.loops);
+  for (Leaf& leaf : o.epilogue.leaves)
+    if (leaf.kind == Leaf::Kind::load || leaf.kind == Leaf::Kind::index) swap_matrix_axes(&leaf.view.strides);
+  return o;
+}
+
 }  // namespace
 
 Status launch_matmul(Launcher& launcher, const Step& step) {
@@ -62,7 +88,8 @@ Status launch_matmul(Launcher& launcher, const Step& step) {
   if (node->count() == 0) return {};
   if (node->inputs[0]->dtype == DType::bf16) return launch_low_precision_matmul(launcher, step);
   if (context.is_gpu()) return launch_workgroup_matmul(launcher, step);
-  const Shape& shape = node->shape;
+  const Operands operands = operands_of(step);
+  const Shape& shape = operands.shape;
   const int rank = shape.rank();
   const int64_t element_size = ir::dtype_size(node->dtype);
   const int64_t rows = shape[rank - 2], columns = shape[rank - 1], depth = node->inputs[0]->shape[rank - 1];
@@ -70,11 +97,11 @@ Status launch_matmul(Launcher& launcher, const Step& step) {
   CpuProduct product{};
   product.dtype = node->dtype;
   product.batch_axes = rank - 2;
-  product.a = step.a.view.strides;
-  product.b = step.b.view.strides;
-  product.c = step.result_strides;
+  product.a = operands.a.view.strides;
+  product.b = operands.b.view.strides;
+  product.c = operands.c;
   // The stride of an axis of one element is of no consequence; the usual one keeps kernels few.
-  if (columns == 1) product.b[rank - 1] = 1;
+  if (columns == 1) product.b[rank - 1] = product.c[rank - 1] = 1;
   if (depth == 1) product.a[rank - 1] = 1;
   product.b_in_columns = product.b[rank - 2] == 1 && product.b[rank - 1] != 1;
   const tune::ProductShape tuned{static_cast<int>(element_size),
@@ -100,7 +127,7 @@ Status launch_matmul(Launcher& launcher, const Step& step) {
   for (int64_t pass = 0; pass < passes; ++pass) {
     const int64_t first = pass * pass_depth;
     product.continues = pass > 0;
-    product.epilogue = pass == passes - 1 && step.program.result >= 0 ? &step.program : nullptr;
+    product.epilogue = pass == passes - 1 && operands.epilogue.result >= 0 ? &operands.epilogue : nullptr;
     if (plan.kind == ProductPlan::Kind::packed)
       set_edge(static_cast<int>(columns % product.columns), lanes, static_cast<int>(element_size), &product);
     const std::string schedule = schedule_of(plan, product, tuned.one_column(), lanes);
@@ -116,8 +143,8 @@ Status launch_matmul(Launcher& launcher, const Step& step) {
     const auto offset = [&](const MatrixOperand& operand, int64_t stride) {
       return static_cast<uint64_t>((operand.view.offset + first * stride) * element_size);
     };
-    std::vector<hal::Binding> bindings{{step.a.base->storage->buffer(), offset(step.a, product.a[rank - 1])},
-                                       {step.b.base->storage->buffer(), offset(step.b, product.b[rank - 2])}};
+    std::vector<hal::Binding> bindings{{operands.a.base->storage->buffer(), offset(operands.a, product.a[rank - 1])},
+                                       {operands.b.base->storage->buffer(), offset(operands.b, product.b[rank - 2])}};
     if (product.epilogue) ProgramCode::append_bindings(*product.epilogue, &bindings);
     bindings.push_back({result->storage->buffer(), 0});
     Scalars scalars;

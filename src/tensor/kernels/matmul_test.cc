@@ -98,6 +98,23 @@ TEST(MatmulTest, BroadcastsTheAxesInFront) {
   EXPECT_TRUE(same_bits(read(product), read(copied)));
 }
 
+// Runs as the transposed matrix times a column, with the epilogue's axes exchanged as well.
+TEST(MatmulTest, ARowTimesATransposedMatrixTakesItsEpilogueAlong) {
+  Context& c = context();
+  const int64_t batch = 3, inner = 40, n = 77;
+  const Tensor x = testing::random_tensor(c, {batch, 1, inner}, 1), w = testing::random_tensor(c, {batch, n, inner}, 2);
+  const Tensor bias = testing::random_tensor(c, {n}, 3), residual = testing::random_tensor(c, {n, batch}, 4);
+  const Tensor product = matmul(x, w.transpose(1, 2));
+  const Tensor finished = (matmul(x, w.transpose(1, 2)) + bias) * residual.transpose(0, 1).reshape({batch, 1, n});
+  const auto plain_product = read(product), b = read(bias), r = read(residual), found = read(finished);
+  EXPECT_TRUE(same_bits(plain_product, plain(Matrices{1, inner, n, false, true}, read(x), read(w), batch)));
+  for (int64_t i = 0; i < batch; ++i)
+    for (int64_t j = 0; j < n; ++j) {
+      const auto at = static_cast<size_t>(i * n + j);
+      ASSERT_EQ(found[at], (plain_product[at] + b[static_cast<size_t>(j)]) * r[static_cast<size_t>(j * batch + i)]);
+    }
+}
+
 TEST(MatmulTest, GivesEmptyResults) {
   Context& c = context();
   EXPECT_EQ(read(matmul(full(c, {0, 3}, 1), full(c, {3, 2}, 1))).size(), 0u);
