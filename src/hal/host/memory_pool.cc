@@ -12,6 +12,10 @@ namespace {
 
 constexpr size_t kPage = 4096;
 constexpr size_t kHugePage = size_t{2} << 20;
+// Blocks from here to a huge page share chunks: a walk through the page tables for each 4 KiB of a matrix that is read
+// once takes as long as the reading.
+constexpr size_t kLeastShared = size_t{32} << 10;
+constexpr size_t kChunk = 2 * kHugePage;
 constexpr size_t kLargest = size_t{1} << 47;  // what an address space holds; keeps the arithmetic below from wrapping
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -31,14 +35,6 @@ size_t capacity_for(size_t size_bytes) {
   return (needed + step - 1) / step * step;
 }
 
-std::byte* system_allocate(size_t capacity) {
-  const size_t alignment = capacity >= kHugePage ? kHugePage : capacity >= kPage ? kPage : MemoryPool::kAlignment;
-  void* data = std::aligned_alloc(alignment, (capacity + alignment - 1) & ~(alignment - 1));
-  // Without huge pages for all, large matrices spend a good part of their time in page walks. Advice only.
-  if (data && capacity >= kHugePage) ::madvise(data, capacity & ~(kHugePage - 1), MADV_HUGEPAGE);
-  return static_cast<std::byte*>(data);
-}
-
 std::string readable(size_t bytes) {
   if (bytes < 1 << 20) return std::to_string(bytes) + " bytes";
   return std::to_string(bytes >> 20) + " MiB";
@@ -47,6 +43,28 @@ std::string readable(size_t bytes) {
 }  // namespace
 
 MemoryPool::~MemoryPool() { trim(); }
+
+std::byte* MemoryPool::system_allocate(size_t capacity) {
+  if (kReuse && capacity >= kLeastShared && capacity < kHugePage) {
+    if (!open_chunk_ || chunks_[open_chunk_].used_bytes + capacity > kChunk) {
+      auto* const chunk = static_cast<std::byte*>(std::aligned_alloc(kHugePage, kChunk));
+      if (!chunk) return nullptr;
+      ::madvise(chunk, kChunk, MADV_HUGEPAGE);
+      chunks_[chunk] = {};
+      open_chunk_ = chunk;
+    }
+    Chunk& chunk = chunks_[open_chunk_];
+    std::byte* const data = open_chunk_ + chunk.used_bytes;
+    chunk.used_bytes += capacity;
+    ++chunk.blocks;
+    return data;
+  }
+  const size_t alignment = capacity >= kHugePage ? kHugePage : capacity >= kPage ? kPage : kAlignment;
+  void* data = std::aligned_alloc(alignment, (capacity + alignment - 1) & ~(alignment - 1));
+  // Advice only.
+  if (data && capacity >= kHugePage) ::madvise(data, capacity & ~(kHugePage - 1), MADV_HUGEPAGE);
+  return static_cast<std::byte*>(data);
+}
 
 Result<MemoryPool::Block> MemoryPool::allocate(size_t size_bytes) {
   std::lock_guard lock(mutex_);
@@ -97,11 +115,31 @@ void MemoryPool::trim() {
 }
 
 void MemoryPool::trim_locked() {
-  for (const auto& [capacity, blocks] : kept_) {
-    for (std::byte* block : blocks) std::free(block);
+  const auto chunk_of = [&](std::byte* block) {
+    auto after = chunks_.upper_bound(block);
+    return after != chunks_.begin() && block < std::prev(after)->first + kChunk ? std::prev(after) : chunks_.end();
+  };
+  std::map<std::byte*, size_t> kept_in;  // blocks, by the chunk in which they lie
+  for (const auto& [capacity, blocks] : kept_)
+    for (std::byte* block : blocks)
+      if (const auto chunk = chunk_of(block); chunk != chunks_.end()) ++kept_in[chunk->first];
+  for (auto& [capacity, blocks] : kept_)
+    std::erase_if(blocks, [&](std::byte* block) {
+      const auto chunk = chunk_of(block);
+      if (chunk == chunks_.end())
+        std::free(block);
+      else if (kept_in[chunk->first] < chunk->second.blocks)
+        return false;
+      statistics_.kept_bytes -= capacity;
+      return true;
+    });
+  std::erase_if(kept_, [](const auto& kept) { return kept.second.empty(); });
+  for (const auto& [chunk, count] : kept_in) {
+    if (count < chunks_[chunk].blocks) continue;
+    if (chunk == open_chunk_) open_chunk_ = nullptr;
+    chunks_.erase(chunk);
+    std::free(chunk);
   }
-  kept_.clear();
-  statistics_.kept_bytes = 0;
 }
 
 MemoryPool::Statistics MemoryPool::statistics() const {

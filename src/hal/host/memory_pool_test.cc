@@ -51,6 +51,34 @@ TEST(MemoryPool, ReusesWhatWasFreed) {
   pool.free(small);
 }
 
+TEST(MemoryPool, BlocksOfAMiddlingSizeShareHugePages) {
+#if defined(__SANITIZE_ADDRESS__)
+  GTEST_SKIP() << "address sanitizer wants every block to go back";
+#endif
+  MemoryPool pool(size_t{1} << 30);
+  std::vector<MemoryPool::Block> blocks;
+  for (int i = 0; i < 12; ++i) {
+    blocks.push_back(*pool.allocate(700'000));
+    std::memset(blocks.back().data, i, blocks.back().capacity);
+  }
+  for (int i = 0; i < 12; ++i) EXPECT_EQ(blocks[static_cast<size_t>(i)].data[699'999], static_cast<std::byte>(i));
+  EXPECT_EQ(blocks[1].data, blocks[0].data + blocks[0].capacity);
+  // What lies beside a block in use stays; the rest goes.
+  for (size_t i = 1; i < 12; ++i) pool.free(blocks[i]);
+  pool.trim();
+  EXPECT_GT(pool.statistics().kept_bytes, 0u);
+  EXPECT_LT(pool.statistics().kept_bytes, size_t{4} << 20);
+  const MemoryPool::Block again = *pool.allocate(700'000);
+  EXPECT_NE(again.data, blocks[0].data);
+  std::memset(again.data, 1, again.capacity);
+  EXPECT_EQ(blocks[0].data[0], std::byte{0});
+  pool.free(again);
+  pool.free(blocks[0]);
+  pool.trim();
+  EXPECT_EQ(pool.statistics().kept_bytes, 0u);
+  EXPECT_EQ(pool.statistics().in_use_bytes, 0u);
+}
+
 TEST(MemoryPool, RefusesMoreThanItsLimit) {
   MemoryPool pool(10 << 20);
   const MemoryPool::Block block = *pool.allocate(6 << 20);
