@@ -14,6 +14,7 @@ constexpr Pass kPasses[] = {
     {"constant_folding", "operations on constants are computed now", true, fold_constants},
     {"algebra", "identities that keep every bit", true, simplify_algebra},
     {"common_subexpressions", "equal operations become one", true, merge_common_subexpressions},
+    {"layout", "pointwise results lie as what they are made from", true, choose_layouts},
     {"mixed_precision", "products in a smaller type, in `fast` alone", true, choose_precision},
     {"dead_code", "what no result needs is left out", true, drop_dead_code},
     {"recomputation", "under a memory cap, activations are computed again", false, recompute_activations},

@@ -46,6 +46,8 @@ Status fold_constants(Planning& planning);
 Status simplify_algebra(Planning& planning);
 // Equal operations on equal operands become one.
 Status merge_common_subexpressions(Planning& planning);
+// In which order of their axes pointwise results lie in memory.
+Status choose_layouts(Planning& planning);
 // Where products compute in a smaller type. Changes bits: does nothing in `strict`.
 Status choose_precision(Planning& planning);
 // Leaves out what no result needs any more.
