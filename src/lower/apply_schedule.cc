@@ -119,6 +119,7 @@ class Scheduler {
       case ScheduleItem::Kind::unroll:
       case ScheduleItem::Kind::matrix:
       case ScheduleItem::Kind::group:
+      case ScheduleItem::Kind::stream:
         break;  // not among a loop's items
     }
     return {};
@@ -291,6 +292,7 @@ Result<Lowered> apply_schedule(const ir::Kernel& kernel, const Schedule& schedul
     if (item.kind == ScheduleItem::Kind::thread || item.kind == ScheduleItem::Kind::vector ||
         item.kind == ScheduleItem::Kind::tile)
       loops.items.push_back(item);
+    if (item.kind == ScheduleItem::Kind::stream) lowered.streamed.insert(item.range);
   }
   lowered.kernel = kernel;
   Scheduler scheduler(*kernel.context, loops);

@@ -6,6 +6,8 @@
 #pragma once
 
 #include <functional>
+#include <set>
+#include <string>
 #include <string_view>
 #include <unordered_map>
 
@@ -19,6 +21,8 @@ struct Lowered {
   ir::Kernel kernel;
   // Ranges of reductions whose loop body a code generator should repeat this often.
   std::unordered_map<const ir::Node*, int> unroll;
+  // Names of the ranges whose vectors, where they are stored whole, should pass the caches.
+  std::set<std::string, std::less<>> streamed;
 };
 
 // `kernel` is left as it is: the result has a Context of its own. invalid_argument when the schedule names a range that

@@ -18,7 +18,7 @@ using ir::Combine;
 using ir::DType;
 
 TEST(Schedule, TextRoundTrips) {
-  for (const char* text : {"t:thread m:tile6 n:vec16x4 k:unroll2", "i:thread1024 i:vec16", ""}) {
+  for (const char* text : {"t:thread m:tile6 n:vec16x4 k:unroll2", "i:thread1024 i:vec16 i:stream", ""}) {
     const auto schedule = Schedule::parse(text);
     ASSERT_TRUE(schedule.ok()) << schedule.status().to_string();
     EXPECT_EQ(schedule->text(), text);

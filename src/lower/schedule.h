@@ -5,6 +5,8 @@
 //   i:vec16        16 iterations at once as a vector, the rest under a mask
 //   n:vec16x4      four such vectors at once where they fit
 //   m:tile6        6 iterations jammed into one, then 4, 2, 1 for what is left
+//   n:stream       whole vectors that this loop stores pass the caches on a CPU: for results so large that they would
+//                  be gone before they are read. The caller sees to it that each lies at a multiple of its size
 //   k:unroll4      a reduction's loop body four times per jump
 //   m:matrix128    a workgroup's matrix units take 128 iterations at once (`fast` products on GPUs; nothing elsewhere)
 //   r:group64      64 invocations of a GPU's workgroup share each iteration of the outermost loop: the lanes of its
@@ -23,7 +25,7 @@
 namespace sporkle::lower {
 
 struct ScheduleItem {
-  enum class Kind { thread, vector, tile, unroll, matrix, group };
+  enum class Kind { thread, vector, tile, unroll, matrix, group, stream };
   std::string range;
   Kind kind;
   int size = 0;   // block (0: single iterations), vector width, tile, unroll factor, or invocations

@@ -51,6 +51,9 @@ Choices choices_for(const ScheduleItem& item, bool items_follow) {
       for (const int size : kGroups) add(choices, item, size);
       choices.emplace_back();
       break;
+    case ScheduleItem::Kind::stream:  // whether addresses allow it is not for a search to try
+      add(choices, item, 0);
+      break;
   }
   return choices;
 }

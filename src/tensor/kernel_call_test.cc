@@ -55,6 +55,21 @@ TEST(KernelCallTest, CopiesOperandsThatAreNotRowMajor) {
   EXPECT_EQ(read(call_kernel(powers({2}), {&stretched, 1})[0]), (std::vector<float>{9, 9}));
 }
 
+// Two launches, so that what the first stores past the caches is read by other threads; with a rest below a vector.
+TEST(KernelCallTest, WhatIsStreamedIsThereForTheNextKernel) {
+  Context& c = context("cpu", 2);
+  KernelCall plain = powers({10'007}), streamed = plain;
+  streamed.key = "powers streamed test";
+  streamed.schedule = "i:thread64 i:vec i:stream";
+  const Tensor x = testing::random_tensor(c, {10'007}, 1);
+  const auto chain = [&](const KernelCall& call) {
+    const Tensor inner[] = {call_kernel(call, {&x, 1})[1]};
+    return call_kernel(call, inner);
+  };
+  const std::vector<Tensor> expected = chain(plain), found = chain(streamed);
+  for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(testing::same_bits(read(found[i]), read(expected[i])));
+}
+
 TEST(KernelCallTest, ReportsMistakes) {
   Context& c = context();
   const Tensor x = full(c, {2}, 1.0), wrong = x + full(c, {3}, 1.0);

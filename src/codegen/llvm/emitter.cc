@@ -37,6 +37,8 @@ Result<std::string> Emitter::module() {
   scopes_.push_back(std::make_unique<Scope>());
   scope(0).label = "entry";
   emit_statements(kernel_.body->src());
+  // Streamed stores are ordered with nothing that follows until a fence says so.
+  if (!streamed_.empty()) line(0, "fence seq_cst");
   line(0, "ret void");
   std::string functions = "define void @" + std::string(kKernelSymbol) +
                           "(ptr %buffers, ptr %scalars, ptr %scratch, i64 %begin, i64 %end) #0 {\nentry:\n" +

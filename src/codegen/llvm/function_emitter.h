@@ -46,7 +46,11 @@ struct Scope {
 class Emitter {
  public:
   Emitter(const lower::Lowered& lowered, const CpuTarget& target)
-      : kernel_(lowered.kernel), target_(target), unroll_(lowered.unroll), analysis_(lowered.kernel) {}
+      : kernel_(lowered.kernel),
+        target_(target),
+        unroll_(lowered.unroll),
+        streamed_(lowered.streamed),
+        analysis_(lowered.kernel) {}
 
   Result<std::string> module();
 
@@ -166,6 +170,7 @@ class Emitter {
   const ir::Kernel& kernel_;
   const CpuTarget target_;
   const std::unordered_map<const Node*, int>& unroll_;
+  const std::set<std::string, std::less<>>& streamed_;  // names of ranges; see lower::Lowered
   Analysis analysis_;
   std::vector<std::unique_ptr<Scope>> scopes_;
   std::vector<const Node*> scratches_;

@@ -150,7 +150,10 @@ void Emitter::emit_write(const Write& write) {
     const DType element = buffer->type == DType::boolean ? DType::u8 : buffer->type;
     const std::string suffix = intrinsic_suffix(element, width);
     if (contiguous && !masked) {
-      line(depth, "store " + type + " " + text + ", ptr " + address(buffer, where, depth) + ", align " + align);
+      const bool streams = streamed_.contains(analysis_.vector_range(node->src(1))->name);
+      const std::string whole = std::to_string(width * static_cast<int>(ir::dtype_size(buffer->type)));
+      line(depth, "store " + type + " " + text + ", ptr " + address(buffer, where, depth) + ", align " +
+                      (streams ? whole + ", !nontemporal !{i32 1}" : align));
     } else if (contiguous) {
       const std::string name = "@llvm.masked.store." + suffix + ".p0";
       declare("declare void " + name + "(" + type + ", ptr, i32 immarg, " + flag_type + ")");

@@ -40,6 +40,21 @@ int crossing_axis(const Program& program) {
   return -1;
 }
 
+// From this size on a result is gone from the caches before it is read; storing past them saves reading its lines
+// first.
+constexpr int64_t kLeastStreamed = int64_t{64} << 20;
+
+// Whether whole vectors of the result lie at multiples of their size, and pay when they pass the caches. Results begin
+// at multiples of 64 bytes.
+bool streams(const Context& context, const Node& result, const Strides& strides) {
+  const int64_t element = ir::dtype_size(result.dtype), last = strides.rank() - 1;
+  if (context.is_gpu() || context.vector_width() < 4 || element < 4) return false;
+  if (result.count() * element < kLeastStreamed || strides[static_cast<int>(last)] != 1) return false;
+  for (int i = 0; i < last; ++i)
+    if (strides[i] * element % 64 != 0) return false;
+  return true;
+}
+
 ir::Kernel trace_blocks(const Program& program, int axis, int lane_count, const Strides& result_strides,
                         DType result_type) {
   return dsl::trace("pointwise_blocks", [&](dsl::KernelBuilder& k) {
@@ -153,9 +168,14 @@ Status launch_pointwise(Launcher& launcher, const Step& step) {
         [&] { return trace_blocks(program, across, lanes, result_strides, node->dtype); }, std::move(bindings),
         std::move(scalars));
   }
+  std::string schedule = schedule_of(program.loops.rank());
+  if (streams(launcher.context(), *node, result_strides)) {
+    schedule += " i" + std::to_string(program.loops.rank() - 1) + ":stream";
+    key += " streamed";
+  }
   return launcher.dispatch(
-      key, schedule_of(program.loops.rank()), [&] { return trace(program, result_strides, node->dtype); },
-      std::move(bindings), std::move(scalars));
+      key, schedule, [&] { return trace(program, result_strides, node->dtype); }, std::move(bindings),
+      std::move(scalars));
 }
 
 }  // namespace sporkle::tensor
