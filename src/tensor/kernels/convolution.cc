@@ -72,6 +72,14 @@ std::string key_of(const char* name, const ConvolutionShape& s, const Tiling& ti
   return continues ? key + " continued" : key;
 }
 
+// The width of lines that are copied as one vector each: lines of the result so short that many fill a panel, whole. 0:
+// they are not of that kind.
+int short_line(const ConvolutionShape& shape, const Tiling& tiling) {
+  const int64_t width = shape.output_width;
+  const bool fits = tiling.lanes > 1 && (width == 4 || width == 8) && width <= tiling.lanes;
+  return fits && tiling.width % width == 0 && tiling.width / width <= 64 ? static_cast<int>(width) : 0;
+}
+
 // The tile of a product: its group, and its blocks of rows and of columns.
 struct TileIndex {
   Expr group, first_row, row_count, first_column, last_column;
@@ -118,11 +126,17 @@ void multiply(KernelBuilder& k, DType type, const TileIndex& tile, Expr depth, c
 KernelCall convolve_pass(const ConvolutionShape& shape, const Tiling& tiling, int64_t first_channel,
                          int64_t pass_channels) {
   const bool continues = first_channel > 0;
+  const int line_width = short_line(shape, tiling);
   KernelCall call;
   call.key = key_of("conv2d", shape, tiling, continues);
-  call.schedule = tiling.schedule + " pack:vec" + std::to_string(tiling.lanes);
+  if (line_width > 0) call.key += " lines" + std::to_string(line_width);
+  call.schedule = tiling.schedule;
+  if (line_width > 0)
+    call.schedule +=
+        " short:tile" + std::to_string(tiling.width / line_width) + " copy:vec" + std::to_string(line_width);
+  call.schedule += " pack:vec" + std::to_string(tiling.lanes);
   if (const int vectors = tiling.width / tiling.lanes; vectors > 1) call.schedule += "x" + std::to_string(vectors);
-  call.define = [shape, continues, panel_width = tiling.width](KernelBuilder& k) {
+  call.define = [shape, continues, line_width, panel_width = tiling.width](KernelBuilder& k) {
     const DType type = shape.dtype;
     std::optional<Buffer> start;
     if (continues) start = k.input(type, "start");
@@ -133,21 +147,41 @@ KernelCall convolve_pass(const ConvolutionShape& shape, const Tiling& tiling, in
     k.range("tile", tile_count(g.groups, g.filters, block_rows, g.pixels, panel_width), [&](Expr number) {
       const TileIndex tile = take_apart(number, g.filters, block_rows, g.pixels, panel_width);
       const Buffer panel = k.scratch(type, "panel", depth * panel_width);
-      g.each_run(k, tile.first_column, tile.last_column, [&](Expr line, Expr column, Expr place, Expr length) {
-        const Expr origin = g.line_offset(line) + column;
+      // body(where the images have a tap of a channel, where the panel has it)
+      const auto each_tap = [&](const std::function<void(Expr, Expr)>& body) {
         k.range("c", count, [&](Expr c) {
-          const Expr plane = g.channel_offset(tile.group * g.channels + first + c) + origin;
+          const Expr plane = g.channel_offset(tile.group * g.channels + first + c);
           k.range("u", g.kernel_height, [&](Expr u) {
             k.range("v", g.kernel_width, [&](Expr v) {
-              const Expr from = plane + g.tap_offset(u, v);
-              const Expr to = ((c * g.kernel_height + u) * g.kernel_width + v) * panel_width + place;
-              k.range("pack", length, [&](Expr i) { panel.store(to + i, x[from + i]); });
+              body(plane + g.tap_offset(u, v), ((c * g.kernel_height + u) * g.kernel_width + v) * panel_width);
             });
           });
         });
-      });
-      // Columns past the last pixel are multiplied as well, and not stored.
+      };
+      const auto pack_runs = [&] {
+        g.each_run(k, tile.first_column, tile.last_column, [&](Expr line, Expr column, Expr place, Expr length) {
+          const Expr origin = g.line_offset(line) + column;
+          each_tap([&](Expr from, Expr to) {
+            k.range("pack", length, [&](Expr i) { panel.store(to + place + i, x[origin + from + i]); });
+          });
+        });
+      };
       const Expr filled = tile.last_column - tile.first_column, missing = Expr(panel_width) - filled;
+      if (line_width > 0) {
+        const Expr whole = filled / panel_width, first_line = tile.first_column / line_width;
+        k.range("whole", whole, [&](Expr) {
+          each_tap([&](Expr from, Expr to) {
+            k.range("short", Expr(panel_width / line_width), [&](Expr line) {
+              const Expr origin = g.line_offset(first_line + line) + from, place = to + line * line_width;
+              k.range("copy", Expr(line_width), [&](Expr i) { panel.store(place + i, x[origin + i]); });
+            });
+          });
+        });
+        k.range("partial", Expr(1) - whole, [&](Expr) { pack_runs(); });
+      } else {
+        pack_runs();
+      }
+      // Columns past the last pixel are multiplied as well, and not stored.
       k.range("clear", dsl::min(missing, 1) * depth, [&](Expr i) {
         k.range("pack", missing, [&](Expr n) { panel.store(i * panel_width + filled + n, dsl::constant(type, 0)); });
       });
