@@ -163,7 +163,11 @@ class ProgramBuilder {
   Node* must_store_ = nullptr;
 };
 
-bool is_run_time(int64_t stride) { return stride != 0 && stride != 1; }
+// 0 and 1, and every second element along the innermost axis, are known to the code.
+bool is_run_time(const Strides& strides, int axis) {
+  const int64_t stride = strides[axis];
+  return stride != 0 && stride != 1 && !(stride == 2 && axis == strides.rank() - 1);
+}
 
 }  // namespace
 
@@ -204,20 +208,21 @@ void merge_loops(Shape* extents, std::span<Strides* const> accesses) {
 
 std::string stride_classes(const Strides& strides) {
   std::string classes;
-  for (const int64_t stride : strides) classes += stride == 0 ? '0' : stride == 1 ? '1' : 's';
+  for (int i = 0; i < strides.rank(); ++i)
+    classes += is_run_time(strides, i) ? 's' : static_cast<char>('0' + strides[i]);
   return classes;
 }
 
 std::vector<dsl::Expr> declare_strides(dsl::KernelBuilder& k, const Strides& strides, std::string_view name) {
   std::vector<dsl::Expr> scalars;
   for (int i = 0; i < strides.rank(); ++i)
-    if (is_run_time(strides[i])) scalars.push_back(k.size(std::string(name) + "_stride" + std::to_string(i)));
+    if (is_run_time(strides, i)) scalars.push_back(k.size(std::string(name) + "_stride" + std::to_string(i)));
   return scalars;
 }
 
 void append_strides(const Strides& strides, std::vector<uint64_t>* scalars) {
-  for (const int64_t stride : strides)
-    if (is_run_time(stride)) scalars->push_back(static_cast<uint64_t>(stride));
+  for (int i = 0; i < strides.rank(); ++i)
+    if (is_run_time(strides, i)) scalars->push_back(static_cast<uint64_t>(strides[i]));
 }
 
 void append_strides(const Strides& strides, Scalars* scalars) { append_strides(strides, &scalars->bits); }
@@ -228,7 +233,8 @@ dsl::Expr affine(const Strides& strides, std::span<const dsl::Expr> scalars, std
   for (int i = 0; i < strides.rank(); ++i) {
     const dsl::Expr position = indices[static_cast<size_t>(i)];
     if (strides[i] == 1) sum = sum + position;
-    if (is_run_time(strides[i])) sum = sum + position * scalars[next++];
+    if (strides[i] == 2 && !is_run_time(strides, i)) sum = sum + position * 2;
+    if (is_run_time(strides, i)) sum = sum + position * scalars[next++];
   }
   return sum;
 }

@@ -59,10 +59,10 @@ class Program {
 // The accesses have as many strides as there are axes, before and after.
 void merge_loops(Shape* extents, std::span<Strides* const> accesses);
 
-// How an access moves with each loop: not at all, by 1, or by a run-time stride.
+// How an access moves with each loop: not at all, by 1, by 2 (with the innermost alone), or by a run-time stride.
 std::string stride_classes(const Strides& strides);
 
-// Declares a scalar for every stride that is not 0 or 1; append_strides gives their values.
+// Declares a scalar for every run-time stride; append_strides gives their values.
 std::vector<dsl::Expr> declare_strides(dsl::KernelBuilder& k, const Strides& strides, std::string_view name);
 void append_strides(const Strides& strides, std::vector<uint64_t>* scalars);
 void append_strides(const Strides& strides, Scalars* scalars);
@@ -93,7 +93,7 @@ class ProgramCode {
   std::vector<LeafArguments> arguments_;
 };
 
-// sum(stride_i * index_i), with `scalars` for strides that are not 0 or 1.
+// sum(stride_i * index_i), with `scalars` for the run-time strides.
 dsl::Expr affine(const Strides& strides, std::span<const dsl::Expr> scalars, std::span<const dsl::Expr> indices);
 
 }  // namespace sporkle::tensor

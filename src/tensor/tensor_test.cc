@@ -65,6 +65,22 @@ TEST(TensorTest, PointwiseOperationsReadThroughAnyMixOfViews) {
             (std::vector<float>{0, 1, 2, 3, 1, 2, 3, 4, 2, 3, 4, 5}));
 }
 
+// Loads and stores whose lanes lie two apart, under a mask or not, with a rest below a vector.
+TEST(TensorTest, EverySecondElementIsReadAndWritten) {
+  Context &fast = context(), &plain = context("reference");
+  for (const int64_t n : {3, 16, 32, 37, 83}) {
+    const auto results = [&](Context& c) {
+      const Tensor x = random_tensor(c, {5, 2 * n}, 1);
+      const Tensor pairs = x.reshape({5, n, 2});
+      const Tensor odd = gelu(pairs.slice(2, 1, 1).reshape({5, n}).pad(1, 3, 2));
+      const Tensor lines = gelu(pairs.permute({2, 0, 1}));                           // [2, 5, n]
+      const Tensor woven = gelu(random_tensor(c, {2, 5, n}, 2).permute({1, 2, 0}));  // [5, n, 2]
+      return std::vector<std::vector<float>>{read(odd), read(lines), read(woven)};
+    };
+    EXPECT_EQ(results(fast), results(plain)) << n;
+  }
+}
+
 TEST(ReduceTest, MatchesPlainLoops) {
   Context& c = context();
   struct Case {

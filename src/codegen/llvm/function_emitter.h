@@ -114,6 +114,8 @@ class Emitter {
   std::string dot_of_bytes(int width, int depth, const std::string& a, const std::string& b, const std::string& c);
   // Lanes [first, first + count) of a vector.
   std::string part_of(DType type, int width, int depth, const std::string& a, int first, int count);
+  bool is_every_second(const Node* coefficient, const Node* access);
+  std::string every_second_flag(const std::string& flags, int width, int half, int depth);
   Value emit_load(const Node* node);
   Value emit_lane_reduce(const Node* node);
   void emit_reductions(const std::vector<const Node*>& group);
@@ -146,7 +148,8 @@ class Emitter {
   // A store whose operands are there.
   struct Write {
     const Node* store;
-    bool contiguous;  // the lanes' elements lie side by side
+    bool contiguous;    // the lanes' elements lie side by side
+    bool every_second;  // or two apart, see is_every_second
     Value value, mask, where;
   };
   Write emit_operands(const Node* store);

@@ -38,6 +38,21 @@ std::string Emitter::vector_address(const Node* buffer, const Value& index, int 
                            value_type(DType::i64, width) + " " + widened(index, DType::i64, width));
 }
 
+// Whether lanes lie two elements apart and are worth two contiguous accesses with a shuffle: a gather or a scatter
+// takes each element by itself.
+bool Emitter::is_every_second(const Node* coefficient, const Node* access) {
+  const DType type = access->src(0)->type;
+  return coefficient->is_constant(2) && analysis_.width(access) >= 4 && (type == DType::f32 || type == DType::f64);
+}
+
+// Which lanes of one half of an access to every second element are in use: nothing is touched beyond the last.
+std::string Emitter::every_second_flag(const std::string& flags, int width, int half, int depth) {
+  const std::string type = value_type(DType::boolean, width);
+  const int first = half * width / 2;
+  return define(depth, "shufflevector " + type + " " + flags + ", " + type + " zeroinitializer, " +
+                           lane_picture(width, [&](int i) { return i % 2 == 0 ? first + i / 2 : width; }));
+}
+
 Value Emitter::emit_load(const Node* node) {
   const Node *buffer = node->src(0), *index = node->src(1);
   const bool masked = node->source_count > 2;
@@ -46,7 +61,9 @@ Value Emitter::emit_load(const Node* node) {
   const bool contiguous = lane && coefficient && coefficient->is_constant(1);
   const int width = analysis_.width(node);
   const std::string align = std::to_string(ir::dtype_size(buffer->type));
-  const Value where = emit(contiguous ? analysis_.at_lane_zero(index, lane) : index);
+  // Every second element: two loads and a shuffle, where a gather takes each element by itself.
+  const bool every_second = lane && coefficient && is_every_second(coefficient, node);
+  const Value where = emit(contiguous || every_second ? analysis_.at_lane_zero(index, lane) : index);
   Value mask{"true", 0, 1}, otherwise;
   int depth = where.depth;
   if (masked) {
@@ -100,6 +117,24 @@ Value Emitter::emit_load(const Node* node) {
                                          align + ", " + flag_type + " " + flags + ", " + fallback + ")"),
                        width);
   }
+  if (every_second) {
+    // Masked, so that nothing is read beyond the last element.
+    const std::string name = "@llvm.masked.load." + suffix + ".p0", start = address(buffer, where, depth);
+    declare("declare " + type + " " + name + "(ptr, i32 immarg, " + flag_type + ", " + type + ")");
+    std::string halves[2];
+    for (const int half : {0, 1}) {
+      const std::string wanted = every_second_flag(flags, width, half, depth);
+      const std::string pointer = define(depth, "getelementptr " + memory_type(buffer->type, 1) + ", ptr " + start +
+                                                    ", i64 " + std::to_string(half * width));
+      halves[half] = define(depth, "call " + type + " " + name + "(ptr " + pointer + ", i32 " + align + ", " +
+                                       flag_type + " " + wanted + ", " + type + " zeroinitializer)");
+    }
+    const std::string even = define(depth, "shufflevector " + type + " " + halves[0] + ", " + type + " " + halves[1] +
+                                               ", " + lane_picture(width, [](int i) { return 2 * i; }));
+    if (!masked) return from_memory(even, width);
+    return from_memory(define(depth, "select " + flag_type + " " + flags + ", " + type + " " + even + ", " + fallback),
+                       width);
+  }
   const std::string pointers = "<" + std::to_string(width) + " x ptr>";
   const std::string name = "@llvm.masked.gather." + suffix + ".v" + std::to_string(width) + "p0";
   declare("declare " + type + " " + name + "(" + pointers + ", i32 immarg, " + flag_type + ", " + type + ")");
@@ -114,13 +149,15 @@ Emitter::Write Emitter::emit_operands(const Node* node) {
   const Node* lane = analysis_.vector_range(index);
   const Node* coefficient = lane ? analysis_.lane_coefficient(index, lane) : nullptr;
   const bool contiguous = lane && coefficient && coefficient->is_constant(1);
+  const bool every_second = lane && coefficient && is_every_second(coefficient, node);
   const Value value = emit(node->src(2));
   const Value mask = node->source_count > 3 ? emit(node->src(3)) : Value{"true", 0, 1};
-  return {node, contiguous, value, mask, emit(contiguous ? analysis_.at_lane_zero(index, lane) : index)};
+  const Value where = emit(contiguous || every_second ? analysis_.at_lane_zero(index, lane) : index);
+  return {node, contiguous, every_second, value, mask, where};
 }
 
 void Emitter::emit_write(const Write& write) {
-  const auto& [node, contiguous, value, mask, where] = write;
+  const auto& [node, contiguous, every_second, value, mask, where] = write;
   const Node* buffer = node->src(0);
   const bool masked = node->source_count > 3;
   const int width = analysis_.width(node);
@@ -159,6 +196,19 @@ void Emitter::emit_write(const Write& write) {
       declare("declare void " + name + "(" + type + ", ptr, i32 immarg, " + flag_type + ")");
       line(depth, "call void " + name + "(" + type + " " + text + ", ptr " + address(buffer, where, depth) + ", i32 " +
                       align + ", " + flag_type + " " + flags + ")");
+    } else if (every_second) {
+      const std::string name = "@llvm.masked.store." + suffix + ".p0", start = address(buffer, where, depth);
+      declare("declare void " + name + "(" + type + ", ptr, i32 immarg, " + flag_type + ")");
+      for (const int half : {0, 1}) {
+        const int first = half * width / 2;
+        const std::string spread = define(depth, "shufflevector " + type + " " + text + ", " + type + " " + text +
+                                                     ", " + lane_picture(width, [&](int i) { return first + i / 2; }));
+        const std::string wanted = every_second_flag(flags, width, half, depth);
+        const std::string pointer = define(depth, "getelementptr " + memory_type(buffer->type, 1) + ", ptr " + start +
+                                                      ", i64 " + std::to_string(half * width));
+        line(depth, "call void " + name + "(" + type + " " + spread + ", ptr " + pointer + ", i32 " + align + ", " +
+                        flag_type + " " + wanted + ")");
+      }
     } else {
       const std::string pointers = "<" + std::to_string(width) + " x ptr>";
       const std::string name = "@llvm.masked.scatter." + suffix + ".v" + std::to_string(width) + "p0";

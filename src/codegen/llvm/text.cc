@@ -40,6 +40,12 @@ std::string widened(const char* type, int width) {
 
 }  // namespace
 
+std::string lane_picture(int width, const std::function<int(int)>& taken) {
+  std::string lanes;
+  for (int i = 0; i < width; ++i) lanes += (i > 0 ? ", i32 " : "i32 ") + std::to_string(taken(i));
+  return "<" + std::to_string(width) + " x i32> <" + lanes + ">";
+}
+
 std::string value_type(DType type, int width) { return widened(scalar_type(type), width); }
 
 std::string memory_type(DType type, int width) {

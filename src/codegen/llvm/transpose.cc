@@ -94,10 +94,7 @@ std::vector<std::string> Emitter::transposed_tile(const Column& first) {
   }
   // From two rows `block` apart: the lanes that the picture of `taken` names, those of the second from `width` on.
   const auto shuffle = [&](const std::string& a, const std::string& b, const std::function<int(int)>& taken) {
-    std::string picture;
-    for (int i = 0; i < width; ++i) picture += (i > 0 ? ", i32 " : "i32 ") + std::to_string(taken(i));
-    return define(depth, "shufflevector " + type + " " + a + ", " + type + " " + b + ", <" + std::to_string(width) +
-                             " x i32> <" + picture + ">");
+    return define(depth, "shufflevector " + type + " " + a + ", " + type + " " + b + ", " + lane_picture(width, taken));
   };
   for (int block = 1; block < width; block *= 2) {
     for (int row = 0; row < width; ++row) {

@@ -15,6 +15,10 @@ constexpr int64_t kBlockBytes = 256 << 10;  // of images that a turn of a thread
 constexpr int64_t kLeastFilters = 24;       // of a turn, before more turns are made for the sake of more threads
 constexpr int64_t kTurnsPerThread = 4;
 
+// From this size on a result passes the caches. A tile stores to lines of several filters, which are far apart, often
+// by a multiple of a page, and evict each other before they are whole.
+constexpr int64_t kLeastStreamed = int64_t{12} << 20;
+
 int lanes_of(const Context& context, DType type) { return context.vector_width() * 4 / ir::dtype_size(type); }
 
 }  // namespace
@@ -39,6 +43,13 @@ KernelCall direct_convolution(Context& context, const ConvolutionShape& shape, i
              (continues ? " continued" : "");
   call.schedule = "tile:thread m:tile" + std::to_string(tile_filters) + " line:tile" + std::to_string(tile_lines) +
                   " n:vec" + std::to_string(lanes);
+  const int64_t element = ir::dtype_size(shape.dtype);
+  const int64_t result_bytes = shape.groups * shape.filters * shape.pixels() * element;
+  const bool is_last = first_channel + pass_channels == shape.channels;
+  if (is_last && result_bytes >= kLeastStreamed && shape.output_width * element % 64 == 0) {
+    call.schedule += " n:stream";
+    call.key += " streamed";
+  }
   call.define = [shape, continues](KernelBuilder& k) {
     const DType type = shape.dtype;
     std::optional<Buffer> start;

@@ -148,6 +148,13 @@ Status launch_pointwise(Launcher& launcher, const Step& step) {
     for (Strides* access : accesses) *access = {0};
   }
 
+  // Two interleaved lines: a vector runs along a line, and stores every second element.
+  const int last = program.loops.rank() - 1;
+  if (last > 0 && program.loops[last] == 2 && program.loops[last - 1] >= 8 && result_strides[last - 1] == 2) {
+    std::swap(program.loops[last], program.loops[last - 1]);
+    for (Strides* access : accesses) std::swap((*access)[last], (*access)[last - 1]);
+  }
+
   // On a GPU neighbouring invocations store to neighbouring places, and its cache holds the lines that they read.
   const int across = launcher.context().is_gpu() ? -1 : crossing_axis(program);
   std::string key = (across < 0 ? "pointwise " : "pointwise blocks " + std::to_string(across) + " ") +
