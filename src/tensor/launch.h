@@ -71,12 +71,16 @@ class Launcher {
 // four of them).
 Result<lower::Schedule> parse_schedule(std::string_view text, int vector_width);
 
+// Records the kernel that computes `program`, whose loops have `result_strides` in `result`, which has storage.
+Status launch_program(Launcher& launcher, Program program, Strides result_strides, const Node& result);
+
 // Record one step. Everything it reads and writes has storage, or a stand-in for it.
 Status launch_pointwise(Launcher& launcher, const Step& step);
 Status launch_reduce(Launcher& launcher, const Step& step);
 Status launch_matmul(Launcher& launcher, const Step& step);
-Status launch_low_precision_matmul(Launcher& launcher, const Step& step);  // of bf16, in `fast`
+Status launch_low_precision_matmul(Launcher& launcher, const Step& step);  // of bf16, in `fast`, on a CPU
 Status launch_workgroup_matmul(Launcher& launcher, const Step& step);      // on a GPU
+Status launch_matrix_unit_matmul(Launcher& launcher, const Step& step);    // of bf16 in `fast`, on a GPU that has them
 // `unwanted`: storage for the results that step.results has no node for, in order.
 Status launch_call(Launcher& launcher, const Step& step, std::span<const std::shared_ptr<Storage>> unwanted);
 

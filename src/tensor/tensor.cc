@@ -2,10 +2,10 @@
 
 #include <cstring>
 
-#include "codegen/cpu_target.h"
 #include "ir/float16.h"
 #include "tensor/context.h"
 #include "tensor/graph.h"
+#include "tensor/low_precision.h"
 
 namespace sporkle::tensor {
 namespace {
@@ -421,8 +421,7 @@ Tensor matmul_to_f32(const Operand& left_operand, const Tensor& b) {
     return mismatch("the last axis of the first and the last but one of the second differ");
   const int64_t m = a.extent(-2), n = b.extent(-1), k = a.extent(-1);
   Context& context = a.context();
-  const bool low_precision = a.dtype() == DType::bf16 && context.options().numerics == ir::Numerics::fast &&
-                             context.device().info().target.starts_with(codegen::kCpuPrefix);
+  const bool low_precision = a.dtype() == DType::bf16 && multiplies_bf16(context);
   if (is_16_bit(a.dtype()) && !low_precision) return matmul_to_f32(a.cast(DType::f32), b.cast(DType::f32));
 
   // One matrix for all batches: the batches are rows of one product, if the view allows.
@@ -451,7 +450,10 @@ Tensor matmul_to_f32(const Operand& left_operand, const Tensor& b) {
     const int64_t count = element_count(*batch);
     return matmul_to_f32(left.reshape({count, m, k}), right.reshape({count, k, n})).reshape(with(*batch, m, n));
   }
-  const Tensor rows = low_precision ? left : with_rows_in_memory(left, n);
+  // Matrix units read either order, and a copy in f32 would be one more operand to round.
+  const bool rounded = a.dtype() == DType::f32 && context.options().product_type == DType::bf16 &&
+                       multiplies_bf16(context) && context.is_gpu();
+  const Tensor rows = low_precision || rounded ? left : with_rows_in_memory(left, n);
   const DType type = low_precision ? DType::f32 : a.dtype();
   return Tensor(make_node(Op::matmul, context, type, with(*batch, m, n), {rows.node(), right.node()}));
 }

@@ -135,10 +135,12 @@ ir::Kernel trace(const Program& program, const Strides& result_strides, DType re
 }  // namespace
 
 Status launch_pointwise(Launcher& launcher, const Step& step) {
-  Node* node = step.results[0];
+  const Node* node = step.results[0];
   if (node->count() == 0) return {};
-  Program program = step.program;
-  Strides result_strides = contiguous_strides(node->shape);
+  return launch_program(launcher, step.program, contiguous_strides(node->shape), *node);
+}
+
+Status launch_program(Launcher& launcher, Program program, Strides result_strides, const Node& result) {
   std::vector<Strides*> accesses{&result_strides};
   for (Leaf& leaf : program.leaves)
     if (leaf.kind == Leaf::Kind::load || leaf.kind == Leaf::Kind::index) accesses.push_back(&leaf.view.strides);
@@ -150,7 +152,8 @@ Status launch_pointwise(Launcher& launcher, const Step& step) {
 
   // Two interleaved lines: a vector runs along a line, and stores every second element.
   const int last = program.loops.rank() - 1;
-  if (last > 0 && program.loops[last] == 2 && program.loops[last - 1] >= 8 && result_strides[last - 1] == 2) {
+  if (!launcher.context().is_gpu() && last > 0 && program.loops[last] == 2 && program.loops[last - 1] >= 8 &&
+      result_strides[last - 1] == 2) {
     std::swap(program.loops[last], program.loops[last - 1]);
     for (Strides* access : accesses) std::swap((*access)[last], (*access)[last - 1]);
   }
@@ -158,11 +161,11 @@ Status launch_pointwise(Launcher& launcher, const Step& step) {
   // On a GPU neighbouring invocations store to neighbouring places, and its cache holds the lines that they read.
   const int across = launcher.context().is_gpu() ? -1 : crossing_axis(program);
   std::string key = (across < 0 ? "pointwise " : "pointwise blocks " + std::to_string(across) + " ") +
-                    std::string(ir::dtype_name(node->dtype)) + ":" + stride_classes(result_strides) + " " +
+                    std::string(ir::dtype_name(result.dtype)) + ":" + stride_classes(result_strides) + " " +
                     ProgramCode::key(program);
   std::vector<hal::Binding> bindings;
   ProgramCode::append_bindings(program, &bindings);
-  bindings.push_back({node->storage->buffer(), 0});
+  bindings.push_back({result.storage->buffer(), 0});
   Scalars scalars;
   for (const int64_t extent : program.loops) scalars.push_back(static_cast<uint64_t>(extent));
   ProgramCode::append_scalars(program, &scalars);
@@ -172,16 +175,16 @@ Status launch_pointwise(Launcher& launcher, const Step& step) {
     const std::string count = std::to_string(lanes);
     return launcher.dispatch(
         key, "block:thread row:tile" + count + " lane:vec" + count,
-        [&] { return trace_blocks(program, across, lanes, result_strides, node->dtype); }, std::move(bindings),
+        [&] { return trace_blocks(program, across, lanes, result_strides, result.dtype); }, std::move(bindings),
         std::move(scalars));
   }
   std::string schedule = schedule_of(program.loops.rank());
-  if (streams(launcher.context(), *node, result_strides)) {
+  if (streams(launcher.context(), result, result_strides)) {
     schedule += " i" + std::to_string(program.loops.rank() - 1) + ":stream";
     key += " streamed";
   }
   return launcher.dispatch(
-      key, schedule, [&] { return trace(program, result_strides, node->dtype); }, std::move(bindings),
+      key, schedule, [&] { return trace(program, result_strides, result.dtype); }, std::move(bindings),
       std::move(scalars));
 }
 

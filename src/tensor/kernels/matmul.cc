@@ -86,7 +86,8 @@ Status launch_matmul(Launcher& launcher, const Step& step) {
   const Node* node = step.node;
   Node* result = step.results[0];
   if (node->count() == 0) return {};
-  if (node->inputs[0]->dtype == DType::bf16) return launch_low_precision_matmul(launcher, step);
+  if (node->inputs[0]->dtype == DType::bf16)
+    return context.is_gpu() ? launch_matrix_unit_matmul(launcher, step) : launch_low_precision_matmul(launcher, step);
   if (context.is_gpu()) return launch_workgroup_matmul(launcher, step);
   const Operands operands = operands_of(step);
   const Shape& shape = operands.shape;

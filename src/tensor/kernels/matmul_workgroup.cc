@@ -25,9 +25,10 @@ int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // The arguments that both kernels have.
 struct Arguments {
-  Arguments(KernelBuilder& k, const WorkgroupProduct& p) : a(k.input(p.dtype, "a")), b(k.input(p.dtype, "b")), c(b) {
+  Arguments(KernelBuilder& k, const WorkgroupProduct& p)
+      : a(k.input(p.operand_type(), "a")), b(k.input(p.operand_type(), "b")), c(b) {
     if (p.epilogue) epilogue.emplace(*p.epilogue).declare_buffers(k);
-    c = k.output(p.dtype, "c");
+    c = k.output(p.result_type(), "c");
     for (int i = 0; i < p.batch_axes; ++i) batches.push_back(k.size("batch" + std::to_string(i)));
     rows = k.size("rows");
     columns = k.size("columns");
@@ -36,6 +37,11 @@ struct Arguments {
     b_strides = declare_strides(k, p.b, "b");
     c_strides = declare_strides(k, p.c, "c");
     if (epilogue) epilogue->declare_scalars(k);
+  }
+
+  // An element of a or b, in the type of the product.
+  static Expr wide(const WorkgroupProduct& p, Expr element) {
+    return p.operand_type() == p.dtype ? element : cast(p.dtype, element);
   }
 
   Buffer a, b, c;
@@ -151,7 +157,8 @@ class TiledProduct {
         for (const Operand* o : {&a, &b})
           each_staged(*o, lane, [&](int64_t, Expr across, Expr depth) {
             const Expr position = dsl::min(blocks * t_.depth + depth, args_.depth - 1);
-            o->staged[0].store(staged_index(*o, across, depth), o->memory[index(*o, across, position)]);
+            o->staged[0].store(staged_index(*o, across, depth),
+                               Arguments::wide(p_, o->memory[index(*o, across, position)]));
           });
       });
       k_.invocations("multiply_rest", lanes_, [&](Expr lane) {
@@ -219,7 +226,7 @@ class TiledProduct {
     indices[static_cast<size_t>(o.k_axis)] = block * t_.depth;
     const Expr moved = affine(*o.strides, o.scalars, indices);
     each_staged(o, lane, [&](int64_t i, Expr across, Expr depth) {
-      o.next.store(own(i, lane), o.memory[index(o, across, depth) + moved]);
+      o.next.store(own(i, lane), Arguments::wide(p_, o.memory[index(o, across, depth) + moved]));
     });
   }
 
@@ -269,7 +276,8 @@ ir::Kernel trace_element_product(const WorkgroupProduct& p) {
           std::vector<Expr> a = position, b = position;
           a[batches + 1] = i;
           b[batches] = i;
-          return std::pair(args.a[affine(p.a, args.a_strides, a)], args.b[affine(p.b, args.b_strides, b)]);
+          return std::pair(Arguments::wide(p, args.a[affine(p.a, args.a_strides, a)]),
+                           Arguments::wide(p, args.b[affine(p.b, args.b_strides, b)]));
         });
         args.c.store(affine(p.c, args.c_strides, position),
                      args.epilogue ? args.epilogue->evaluate(k, position, &product) : product);
@@ -299,7 +307,7 @@ Status launch_workgroup_matmul(Launcher& launcher, const Step& step) {
   const Node* node = step.node;
   const Shape& shape = node->shape;
   const int rank = shape.rank();
-  const int64_t element_size = ir::dtype_size(node->dtype);
+  const int64_t element_size = ir::dtype_size(node->inputs[0]->dtype);
   const int64_t rows = shape[rank - 2], columns = shape[rank - 1], depth = node->inputs[0]->shape[rank - 1];
   const int64_t batches = element_count(Shape(std::span(shape.begin(), shape.end() - 2)));
   SPORKLE_ASSIGN_OR_RETURN(const auto target, codegen::VulkanTarget::parse(launcher.context().device().info().target));
@@ -311,7 +319,9 @@ Status launch_workgroup_matmul(Launcher& launcher, const Step& step) {
                            step.result_strides,
                            {},
                            false,
-                           step.program.result >= 0 ? &step.program : nullptr};
+                           step.program.result >= 0 ? &step.program : nullptr,
+                           node->inputs[0]->dtype,
+                           step.results[0]->dtype};
   // The stride of an axis of one element is of no consequence; the usual one keeps kernels few.
   if (columns == 1) product.b[rank - 1] = 1;
   if (depth == 1) product.a[rank - 1] = 1;
@@ -323,6 +333,8 @@ Status launch_workgroup_matmul(Launcher& launcher, const Step& step) {
   std::string key = "workgroup matmul " + std::string(ir::dtype_name(node->dtype)) + " " + stride_classes(product.a) +
                     " " + stride_classes(product.b) + " " + stride_classes(product.c);
   key += by_element ? " elements" : " " + std::to_string(product.tile.rows) + (product.whole ? " whole" : " edged");
+  if (product.operands != product.dtype) key += " of " + std::string(ir::dtype_name(product.operands));
+  if (product.result != product.dtype) key += " to " + std::string(ir::dtype_name(product.result));
   if (product.epilogue) key += " " + ProgramCode::key(*product.epilogue);
   const auto offset = [&](const MatrixOperand& operand) {
     return static_cast<uint64_t>(operand.view.offset * element_size);

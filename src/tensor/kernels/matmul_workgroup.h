@@ -24,6 +24,10 @@ struct WorkgroupProduct {
   WorkgroupTile tile;
   bool whole;               // rows and columns are multiples of the tile's
   const Program* epilogue;  // or nullptr
+  // Of a and b, and of c, in memory, where they are other than `dtype`, in which the product is computed.
+  DType operands = DType::none, result = DType::none;
+  DType operand_type() const { return operands == DType::none ? dtype : operands; }
+  DType result_type() const { return result == DType::none ? dtype : result; }
 };
 
 // Arguments: a, b, the epilogue's buffers, c; batch extents, rows, columns, depth, strides of a, b and c, the

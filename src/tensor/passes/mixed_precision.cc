@@ -3,13 +3,13 @@
 //
 // An operand is cast once for all products that read it, behind the views through which they see it, so that the cast
 // joins the kernel that makes the value. bf16 products run on the processor's own instructions
-// (kernels/matmul_low_precision.cc); f16, and bf16 where there is no such kernel, are widened again, which rounds the
-// same operands and is no faster.
+// (kernels/matmul_low_precision.cc) or a GPU's matrix units (kernels/matmul_matrix_units.cc); f16, and bf16 where there
+// is no such kernel, are widened again, which rounds the same operands and is no faster.
 #include <unordered_map>
 
-#include "codegen/cpu_target.h"
 #include "tensor/context.h"
 #include "tensor/graph.h"
+#include "tensor/low_precision.h"
 #include "tensor/passes/passes.h"
 
 namespace sporkle::tensor {
@@ -18,8 +18,7 @@ namespace {
 class Narrowing {
  public:
   explicit Narrowing(Graph& graph) : graph_(graph), type_(graph.context().options().product_type) {
-    const std::string& target = graph.context().device().info().target;
-    widens_ = type_ != DType::bf16 || !target.starts_with(codegen::kCpuPrefix);
+    widens_ = type_ != DType::bf16 || !multiplies_bf16(graph.context());
   }
 
   NodeRef operator()(const NodeRef& node) {
