@@ -145,7 +145,8 @@ std::vector<Field> config_fields(TrainConfig& c) {
        "`strict`: the same bits on every machine. `fast`: close values, where `precision` asks for them."},
       {"train", "precision", TextField{&c.train.precision, {"f32", "bf16", "f16"}},
        "Type of the operands of matrix products; sums, parameters and everything else stay f32. `bf16` is faster on "
-       "processors with AVX512_BF16. `f16` comes with dynamic loss scaling. Both need `numerics = \"fast\"`."},
+       "processors with AVX512_BF16 and on GPUs with matrix units for it (VK_KHR_cooperative_matrix). `f16` comes with "
+       "dynamic loss scaling. Both need `numerics = \"fast\"`."},
 
       {"output", "directory", TextField{&c.output.directory, {}}, "Where checkpoints go."},
       {"output", "keep_checkpoints", IntegerField{&c.output.keep_checkpoints, 1, 1 << 20}, "Older ones are removed."},

@@ -81,6 +81,7 @@ class VulkanBuffer final : public Buffer {
   size_t size_bytes() const override { return size_bytes_; }
   std::byte* host_pointer() override { return part_.chunk->mapped ? part_.chunk->mapped + part_.offset : nullptr; }
   const VulkanContext* context() const { return &memory_->context(); }
+  const VulkanMemory& memory() const { return *memory_; }
   VkBuffer handle() const { return part_.chunk->buffer; }
   uint64_t offset() const { return part_.offset; }  // in handle()
   uint64_t address() const { return part_.chunk->address + part_.offset; }

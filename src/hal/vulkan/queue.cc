@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/trace.h"
+#include "codegen/spirv/copy_emitter.h"
 #include "hal/host/waiting_submissions.h"
 #include "hal/launch_trace.h"
 
@@ -17,7 +18,7 @@ VulkanQueue::VulkanQueue(std::shared_ptr<VulkanContext> context, std::shared_ptr
                          std::shared_ptr<VulkanMemory> host, double slice_seconds)
     : context_(std::move(context)),
       slice_seconds_(slice_seconds),
-      memory_{std::move(own), std::move(host), &scratch_} {}
+      memory_{std::move(own), std::move(host), &scratch_, [this] { return copier(); }} {}
 
 Result<std::unique_ptr<VulkanQueue>> VulkanQueue::create(std::shared_ptr<VulkanContext> context,
                                                          std::shared_ptr<VulkanMemory> own,
@@ -69,6 +70,14 @@ Status VulkanQueue::submit(const CommandBuffer& commands, std::span<const Semaph
   std::lock_guard lock(mutex_);
   if (submission.resources.pool) resources_.push_back(std::move(submission.resources));
   return started;
+}
+
+Result<std::shared_ptr<VulkanExecutable>> VulkanQueue::copier() {
+  if (!copier_) {
+    SPORKLE_ASSIGN_OR_RETURN(const codegen::GpuCode code, codegen::spirv::emit_copy());
+    SPORKLE_ASSIGN_OR_RETURN(copier_, VulkanExecutable::load(context_, codegen::encode(code)));
+  }
+  return copier_;
 }
 
 Status VulkanQueue::start(Submission& submission) {
@@ -205,9 +214,10 @@ void VulkanQueue::report_launches(const Submission& submission, std::span<const 
   DeviceInfo device;
   device.id = context_->id();
   for (const Recorder::Measurement& m : submission.measurements) {
-    const auto& command = std::get<DispatchCommand>(submission.commands.commands()[m.command]);
+    const auto* command = std::get_if<DispatchCommand>(&submission.commands.commands()[m.command]);
+    if (!command) continue;  // a copy
     const int64_t start_ns = device_ns(ticks[m.query]) + *clock_offset_ns_;
-    report_launch(device, command, start_ns, std::max(start_ns, device_ns(ticks[m.query + 1]) + *clock_offset_ns_));
+    report_launch(device, *command, start_ns, std::max(start_ns, device_ns(ticks[m.query + 1]) + *clock_offset_ns_));
   }
 }
 

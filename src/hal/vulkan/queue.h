@@ -50,6 +50,7 @@ class VulkanQueue {
   VulkanQueue(std::shared_ptr<VulkanContext> context, std::shared_ptr<VulkanMemory> own,
               std::shared_ptr<VulkanMemory> host, double slice_seconds);
   Status start(Submission& submission);
+  Result<std::shared_ptr<VulkanExecutable>> copier();
   Status hand_over(const Submission& submission, size_t buffer_count);
   void retire_until(std::stop_token stop);
   void retire(Submission& submission, Status status);
@@ -63,6 +64,7 @@ class VulkanQueue {
   std::mutex recording_;  // taken before mutex_
   Recorder::Memory memory_;
   VulkanBufferRef scratch_;
+  std::shared_ptr<VulkanExecutable> copier_;
   uint64_t last_number_ = 0;
 
   mutable std::mutex mutex_;

@@ -4,12 +4,16 @@
 #include <cmath>
 #include <cstring>
 
+#include "codegen/spirv/copy_emitter.h"
+
 namespace sporkle::hal {
 namespace {
 
 constexpr size_t kArgumentBlockBytes = 64 << 10;
 constexpr uint64_t kMostScratchBytes = uint64_t{256} << 20;  // of one dispatch
 constexpr int64_t kPiecesOfTheUnknown = 16;
+constexpr uint64_t kLargeCopyBytes = uint64_t{1} << 20;  // from here on a kernel copies
+constexpr uint64_t kCopyAlignment = 16;
 constexpr uint64_t kMostFillBytes = uint64_t{1} << 30;
 
 VulkanBuffer* own(const Binding& binding) { return static_cast<VulkanBuffer*>(binding.buffer.get()); }
@@ -131,13 +135,28 @@ Status Recorder::record(const CopyCommand& command) {
   if (command.size_bytes == 0) return {};
   const VulkanBuffer* source = own(command.source);
   const VulkanBuffer* destination = own(command.destination);
-  order({&source, 1}, {&destination, 1});
+  SPORKLE_ASSIGN_OR_RETURN(const uint64_t done, copy_blocks(command));
+  if (done == command.size_bytes) return {};
+  if (done == 0) order({&source, 1}, {&destination, 1});  // the rest of a copy need not wait for its blocks
   VkBufferCopy copy = {};
-  copy.srcOffset = source->offset() + command.source.offset_bytes;
-  copy.dstOffset = destination->offset() + command.destination.offset_bytes;
-  copy.size = command.size_bytes;
+  copy.srcOffset = source->offset() + command.source.offset_bytes + done;
+  copy.dstOffset = destination->offset() + command.destination.offset_bytes + done;
+  copy.size = command.size_bytes - done;
   f_.vkCmdCopyBuffer(current_, source->handle(), destination->handle(), 1, &copy);
   return {};
+}
+
+Result<uint64_t> Recorder::copy_blocks(const CopyCommand& command) {
+  const VulkanBuffer *source = own(command.source), *destination = own(command.destination);
+  const bool aligned = (source->address() + command.source.offset_bytes) % kCopyAlignment == 0 &&
+                       (destination->address() + command.destination.offset_bytes) % kCopyAlignment == 0;
+  const bool within = &source->memory() == memory_.own.get() && &destination->memory() == memory_.own.get();
+  if (command.size_bytes < kLargeCopyBytes || !aligned || !within) return 0;
+  SPORKLE_ASSIGN_OR_RETURN(const std::shared_ptr<VulkanExecutable> copier, memory_.copier());
+  const uint64_t blocks = command.size_bytes / codegen::spirv::kCopyBlockBytes;
+  const DispatchCommand dispatch{copier, {command.source, command.destination}, {blocks}, {}};
+  SPORKLE_RETURN_IF_ERROR(record(dispatch));
+  return blocks * codegen::spirv::kCopyBlockBytes;
 }
 
 Status Recorder::record(const FillCommand& command) {

@@ -2,6 +2,7 @@
 // cut into pieces, and clocks around what is not measured yet. Used by one thread at a time.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <unordered_set>
 #include <vector>
@@ -29,6 +30,8 @@ class Recorder {
   struct Memory {
     std::shared_ptr<VulkanMemory> own, host;
     VulkanBufferRef* scratch;  // the queue's, which grows; submissions take turns with it
+    // The kernel for large copies, made for the first of them.
+    std::function<Result<std::shared_ptr<VulkanExecutable>>()> copier;
   };
   // A dispatch with clocks around it: queries `query` and query + 1.
   struct Measurement {
@@ -70,6 +73,8 @@ class Recorder {
   void order(std::span<const VulkanBuffer* const> reads, std::span<const VulkanBuffer* const> writes);
   Status record(const DispatchCommand& command);
   Status record(const CopyCommand& command);
+  // The part of a large copy within the device that a kernel does, whole blocks from its start; in bytes.
+  Result<uint64_t> copy_blocks(const CopyCommand& command);
   Status record(const FillCommand& command);
   Status dispatch_pieces(const VulkanExecutable& executable, int64_t iterations, int64_t piece, double seconds,
                          std::vector<uint64_t>& block);

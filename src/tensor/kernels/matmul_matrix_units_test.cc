@@ -14,69 +14,19 @@
 #include "ir/float16.h"
 #include "tensor/autograd.h"
 #include "tensor/low_precision.h"
-#include "tensor/testing.h"
+#include "tensor/testing_units.h"
 
 namespace sporkle::tensor {
 namespace {
 
 using testing::random_tensor;
 
-constexpr std::string_view kTarget = "vulkan:storage16,fma32,matrixf16,matrixbf16,subgroup32,workgroup1024,shared48";
-
-// A device that says it has matrix units. What is compiled for the inner one runs there.
-class DeviceWithUnits final : public hal::Device {
- public:
-  DeviceWithUnits(std::shared_ptr<hal::Device> inner, std::string target) : inner_(std::move(inner)) {
-    info_ = inner_->info();
-    info_.target = std::move(target);
-  }
-  hal::Device& inner() { return *inner_; }
-  const hal::DeviceInfo& info() const override { return info_; }
-  Result<hal::BufferRef> allocate(size_t size_bytes) override { return inner_->allocate(size_bytes); }
-  Status write(const hal::Binding& destination, std::span<const std::byte> data) override {
-    return inner_->write(destination, data);
-  }
-  Status read(const hal::Binding& source, std::span<std::byte> data) override { return inner_->read(source, data); }
-  Result<hal::ExecutableRef> load(std::span<const std::byte> code) override { return inner_->load(code); }
-  Result<hal::SemaphoreRef> create_semaphore(uint64_t initial_value) override {
-    return inner_->create_semaphore(initial_value);
-  }
-  Status submit(const hal::CommandBuffer& commands, std::span<const hal::SemaphorePoint> wait,
-                std::span<const hal::SemaphorePoint> signal) override {
-    return inner_->submit(commands, wait, signal);
-  }
-  Status wait_idle() override { return inner_->wait_idle(); }
-
- private:
-  std::shared_ptr<hal::Device> inner_;
-  hal::DeviceInfo info_;
-};
-
-struct Machine {
-  Machine(std::shared_ptr<hal::Device> inner, std::string target, ir::Numerics numerics = ir::Numerics::fast)
-      : device(std::move(inner), std::move(target)), kernels(device.inner()) {
-    ContextOptions options;
-    options.numerics = numerics;
-    if (numerics == ir::Numerics::fast) options.product_type = DType::bf16;
-    options.choose_schedule = [this](std::string_view key, const lower::Schedule& usual) {
-      keys.emplace_back(key);
-      return usual;
-    };
-    context.emplace(device, kernels, options);
-  }
-  // How many kernels have keys that begin so.
-  int64_t count(std::string_view start) const {
-    return std::ranges::count_if(keys, [&](const std::string& key) { return key.starts_with(start); });
-  }
-  std::vector<std::string> keys;
-  DeviceWithUnits device;
-  cache::KernelCache kernels;
-  std::optional<Context> context;
-};
+using testing::kTargetWithUnits;
+using Machine = testing::MachineWithUnits;
 
 std::unique_ptr<Machine> interpreted(ir::Numerics numerics = ir::Numerics::fast) {
-  return std::make_unique<Machine>(std::make_shared<hal::ReferenceDevice>(size_t{1} << 28), std::string(kTarget),
-                                   numerics);
+  return std::make_unique<Machine>(std::make_shared<hal::ReferenceDevice>(size_t{1} << 28),
+                                   std::string(kTargetWithUnits), numerics);
 }
 
 using MachineMaker = std::function<std::unique_ptr<Machine>()>;
@@ -157,8 +107,8 @@ TEST(MatrixUnitProduct, WhatIsTooSmallRunsInWorkgroups) {
 }
 
 UnitPlan plan(int64_t rows, int64_t columns, int64_t depth, bool ends = false, int64_t offset = 0) {
-  return plan_unit_product(*codegen::VulkanTarget::parse(kTarget), 1, rows, columns, depth, {{depth, 1}, offset},
-                           {{columns, 1}, 0}, {columns, 1}, DType::f32, ends);
+  return plan_unit_product(*codegen::VulkanTarget::parse(kTargetWithUnits), 1, rows, columns, depth,
+                           {{depth, 1}, offset}, {{columns, 1}, 0}, {columns, 1}, DType::f32, ends);
 }
 
 TEST(MatrixUnitProduct, CopiesWhatDoesNotSuit) {
@@ -202,7 +152,7 @@ TEST(MatrixUnitProduct, EveryFormCompilesForTheUnits) {
                 a.rank() - 2, a, b_strides, c_strides, result, whole ? tile : 16, whole ? tile : 16, whole ? 64 : 8};
             const std::string size = std::to_string(tile);
             const auto schedule = lower::Schedule::parse("m:matrix" + size + " n:matrix" + size + " k:matrix64");
-            const auto bytes = codegen::compile(trace_unit_product(product), *schedule, kTarget);
+            const auto bytes = codegen::compile(trace_unit_product(product), *schedule, kTargetWithUnits);
             ASSERT_TRUE(bytes.ok()) << bytes.status().to_string();
             const auto code = codegen::decode_gpu_code(*bytes);
             ASSERT_TRUE(code.ok());
