@@ -17,6 +17,12 @@ namespace {
 
 bool is_operation(const Node& node, Op op) { return node.op == op && !node.storage; }
 
+// A result of a kernel that lies in the order of its own axes. (A constant lies nowhere: a copy gives it a place.)
+bool is_made_in_order(const Node& node) {
+  const bool source = node.op == Op::uniform || node.op == Op::normal;
+  return !node.storage && ((is_pointwise(node.op) && !source) || node.op == Op::matmul || node.op == Op::reduce);
+}
+
 Dims inverse(const Dims& order) {
   Dims result = order;
   for (int i = 0; i < order.rank(); ++i) result[static_cast<int>(order[i])] = i;
@@ -107,10 +113,7 @@ Status choose_layouts(Planning& planning) {
     if (is_operation(*node, Op::permute))
       return is_operation(*node->inputs[0], Op::permute) ? permuted(node->inputs[0], node->dims, &graph) : node;
     if (!is_pointwise(node->op) || node->storage || node->inputs.empty()) return node;
-    // A copy into the order in which the values are made anyway.
-    if (node->op == Op::copy && !is_movement(node->inputs[0]->op) && !node->inputs[0]->storage &&
-        node->inputs[0]->op != Op::pad)
-      return node->inputs[0];
+    if (node->op == Op::copy && is_made_in_order(*node->inputs[0])) return node->inputs[0];
     const auto moves =
         std::ranges::find_if(node->inputs, [](const NodeRef& x) { return is_operation(*x, Op::permute); });
     if (moves == node->inputs.end()) return node;
