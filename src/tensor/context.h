@@ -25,7 +25,8 @@ class PlanCache;
 struct GraphSignature;
 
 struct ContextOptions {
-  // What kernels may do to bits. `fast` lets products of bf16 use the processor's own instructions.
+  // What kernels may do to bits. `fast` lets products of bf16 use the processor's own instructions or a GPU's
+  // matrix units.
   ir::Numerics numerics = ir::Numerics::strict;
   // In which type products of f32 compute, with f32 sums: f32, bf16 or f16 (passes/mixed_precision.cc). Other than f32
   // needs numerics = fast.

@@ -154,7 +154,8 @@ Tensor mean(const Operand& x, const Dims& axes = {}, bool keep_axes = false);
 // [..., m, k] x [..., k, n] -> [..., m, n]; the axes in front broadcast. Every element is one chain of fused
 // multiply-adds over k. Transposed and otherwise strided operands are read in place.
 // 16-bit operands: the sums are f32, then rounded once. Where the context's numerics are `fast`, products of bf16 use
-// the processor's instructions for it (kernels/matmul_low_precision.cc).
+// the processor's instructions or the GPU's matrix units for it (kernels/matmul_low_precision.cc,
+// kernels/matmul_matrix_units.cc).
 Tensor matmul(const Operand& a, const Tensor& b);
 // The same with the sums as they are: of 16-bit operands an f32 result.
 Tensor matmul_to_f32(const Operand& a, const Tensor& b);
