@@ -92,6 +92,9 @@ Status generate_text(GenerateOptions o, bool prompt_given) {
     SPORKLE_ASSIGN_OR_RETURN(o.prompt, read_file(o.prompt_file));
   }
   SPORKLE_ASSIGN_OR_RETURN(const LoadedModel loaded, load_model(o.checkpoint, o.device, o.threads, o.quantize));
+  // Weights of 8 bits have a layout of their own.
+  if (o.quantize == kNoQuantization)
+    SPORKLE_RETURN_IF_ERROR(loaded.model->decoder().lay_out_for_generation().with_context(o.checkpoint));
   const train::Tokenizer& tokenizer = *loaded.tokenizer;
   const std::vector<int32_t> prompt = tokenizer.encode(o.prompt);
   // Without a prompt the model begins a document; for a model of bytes that is what follows a line's end.

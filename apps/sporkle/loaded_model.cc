@@ -15,7 +15,6 @@ Result<LoadedModel> load_model(const std::string& path, const std::string& devic
   SPORKLE_ASSIGN_OR_RETURN(loaded.tokenizer, train::load_checkpoint_tokenizer(checkpoint.folder));
   SPORKLE_ASSIGN_OR_RETURN(loaded.model,
                            train::LanguageModel::from_checkpoint(checkpoint, {}, {device, static_cast<int>(threads)}));
-  SPORKLE_RETURN_IF_ERROR(loaded.model->decoder().lay_out_for_generation().with_context(path));
   if (quantize == kInt8) SPORKLE_RETURN_IF_ERROR(loaded.model->decoder().quantize_int8().with_context(path));
   return loaded;
 }

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "tensor/layers.h"
+#include "tensor/node.h"
 
 namespace sporkle::nn {
 
@@ -114,7 +115,7 @@ Tensor Decoder::extend(const Tensor& tokens, Cache& cache) const {
   std::iota(numbers.begin(), numbers.end(), static_cast<int32_t>(cache.length));
   cache.positions = tensor::from_host<int32_t>(*context_, numbers, {length});
   Tensor given = tokens;
-  if (length == 1) {  // a view is no data
+  if (length == 1 && !tokens.node()->storage) {  // a view is no data
     const Result<std::vector<int32_t>> values = tokens.to_host<int32_t>();
     if (!values.ok()) return failed(values.status());
     given = tensor::from_host<int32_t>(*context_, *values, {rows, 1});
