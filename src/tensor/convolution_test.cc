@@ -336,6 +336,19 @@ TEST(BatchNormTest, NormalisesEachChannelAndKeepsRunningStatistics) {
   }
 }
 
+// A result so large that it passes the caches has the bits of its parts, which do not.
+TEST(ConvolutionTest, ALargeResultHasTheBitsOfItsParts) {
+  Context& c = context();
+  const int64_t side = 640, filters = 10;  // 16 MB
+  const Tensor x = random_tensor(c, {1, 2, side, side}, 1), w = random_tensor(c, {filters, 2, 3, 3}, 2);
+  const ConvolutionOptions options{.padding = {1, 1}};
+  const std::vector<float> whole = read(conv2d(x, w, options));
+  std::vector<float> parts;
+  for (int64_t first = 0; first < filters; first += 5)
+    for (const float value : read(conv2d(x, w.slice(0, first, 5).contiguous(), options))) parts.push_back(value);
+  EXPECT_TRUE(same_bits(whole, parts));
+}
+
 TEST(BatchNormTest, HasTheSameBitsOnAnyNumberOfThreadsAndOnTheReference) {
   const auto run = [](Context& c) {
     const Tensor x = random_tensor(c, {2, 3, 9, 7}, 1), w = random_tensor(c, {3}, 2), b = random_tensor(c, {3}, 3);

@@ -1,5 +1,7 @@
 #include "tensor/tensor.h"
 
+#include <cstring>
+
 #include "tensor/testing.h"
 
 namespace sporkle::tensor {
@@ -63,6 +65,23 @@ TEST(TensorTest, PointwiseOperationsReadThroughAnyMixOfViews) {
   EXPECT_EQ(read(y), expected);
   EXPECT_EQ(read((index(c, {3, 4}, 0) + index(c, {3, 4}, 1)).reshape({2, 6}).cast(DType::f32)),
             (std::vector<float>{0, 1, 2, 3, 1, 2, 3, 4, 2, 3, 4, 5}));
+}
+
+// A result so large that it passes the caches has the bits of its parts, which do not; with a rest below a vector.
+TEST(TensorTest, ALargeResultHasTheBitsOfItsParts) {
+  Context& c = context();
+  const int64_t count = (int64_t{17} << 20) + 5, half = int64_t{8} << 20;
+  const Tensor x = testing::random_tensor(c, {1 << 16}, 1);
+  const auto piece = [&](int64_t first, int64_t n) {  // of the numbers' indices, so that little is uploaded
+    const Tensor i = index(c, {n}, 0).cast(DType::f32) + static_cast<double>(first);
+    return gelu(i * 1e-7 + x.slice(0, 7, 1).expand({n}));
+  };
+  const std::vector<float> whole = read(piece(0, count));
+  std::vector<float> parts = read(piece(0, half));
+  for (const int64_t first : {half, 2 * half})
+    for (const float value : read(piece(first, std::min(half, count - first)))) parts.push_back(value);
+  ASSERT_EQ(parts.size(), whole.size());
+  EXPECT_EQ(std::memcmp(parts.data(), whole.data(), whole.size() * sizeof(float)), 0);
 }
 
 // Loads and stores whose lanes lie two apart, under a mask or not, with a rest below a vector.
