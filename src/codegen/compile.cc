@@ -1,5 +1,7 @@
 #include "codegen/compile.h"
 
+#include <algorithm>
+
 #include "base/log.h"
 #include "codegen/llvm/emitter.h"
 #include "codegen/llvm/library.h"
@@ -16,9 +18,20 @@ std::vector<std::byte> bytes_of(std::string_view text) {
   return {data, data + text.size()};
 }
 
+// `fast` kernels take a device's own arithmetic, correctly rounded and careful of denormal numbers or not.
+VulkanTarget with_own_arithmetic(VulkanTarget target) {
+  target.fma32 = target.div32 = target.sqrt32 = target.compare32 = target.widen32 = true;
+  return target;
+}
+
+bool has_packs(const lower::Schedule& schedule) {
+  return std::ranges::any_of(schedule.items,
+                             [](const auto& item) { return item.kind == lower::ScheduleItem::Kind::pack; });
+}
+
 }  // namespace
 
-std::string_view version() { return "sporkle-codegen-6"; }
+std::string_view version() { return "sporkle-codegen-7"; }
 
 Result<std::vector<std::byte>> compile(const ir::Kernel& kernel, const lower::Schedule& schedule,
                                        std::string_view target, const StageSink& seen) {
@@ -28,7 +41,7 @@ Result<std::vector<std::byte>> compile(const ir::Kernel& kernel, const lower::Sc
   lower::PassSink show_pass;
   if (seen) show_pass = [&](std::string_view pass, const ir::Kernel& after) { seen(pass, ir::print(after)); };
   if (target.starts_with(kVulkanPrefix)) {
-    SPORKLE_ASSIGN_OR_RETURN(const VulkanTarget vulkan, VulkanTarget::parse(target));
+    SPORKLE_ASSIGN_OR_RETURN(VulkanTarget vulkan, VulkanTarget::parse(target));
     SPORKLE_RETURN_IF_ERROR(lower::check_ranges(kernel, schedule).with_context(context));
     if (kernel.numerics == ir::Numerics::fast) {
       const ir::Kernel copy = lower::clone(kernel);
@@ -38,10 +51,11 @@ Result<std::vector<std::byte>> compile(const ir::Kernel& kernel, const lower::Sc
         if (code.ok()) return encode(*code);
         if (code.status().code() != Code::unsupported) return code.status().with_context(context);
       }
+      vulkan = with_own_arithmetic(vulkan);
     }
     const auto mapped = lower::lower_for_gpu(kernel, schedule, show_pass);
     if (!mapped.ok()) return mapped.status().with_context(context);
-    const auto code = spirv::emit(*mapped, vulkan);
+    const auto code = spirv::emit(*mapped, vulkan, has_packs(schedule));
     if (!code.ok()) return code.status().with_context(context);
     return encode(*code);
   }

@@ -119,6 +119,7 @@ class Scheduler {
       case ScheduleItem::Kind::unroll:
       case ScheduleItem::Kind::matrix:
       case ScheduleItem::Kind::group:
+      case ScheduleItem::Kind::pack:
       case ScheduleItem::Kind::stream:
         break;  // not among a loop's items
     }

@@ -52,7 +52,7 @@ Result<ir::Kernel> lower_for_gpu(const ir::Kernel& kernel, const Schedule& sched
   SPORKLE_RETURN_IF_ERROR(check("expand_dot", lowered, seen));
   lowered = share_iterations(lowered, schedule);
   SPORKLE_RETURN_IF_ERROR(check("share_iterations", lowered, seen));
-  lowered = map_to_invocations(lowered);
+  lowered = map_to_invocations(lowered, schedule);
   SPORKLE_RETURN_IF_ERROR(check("map_to_invocations", lowered, seen));
   return lowered;
 }

@@ -32,7 +32,8 @@ using PassSink = std::function<void(std::string_view pass, const ir::Kernel& ker
 Result<Lowered> lower(const ir::Kernel& kernel, const Schedule& schedule, const PassSink& seen = {});
 
 // For GPUs, where an invocation runs one iteration of the thread loop: expand_math, expand_dot, share_iterations,
-// map_to_invocations. `schedule` must name ranges that the kernel has; of its items only group changes anything here.
+// map_to_invocations. `schedule` must name ranges that the kernel has; of its items only group and
+// pack change anything here.
 Result<ir::Kernel> lower_for_gpu(const ir::Kernel& kernel, const Schedule& schedule, const PassSink& seen = {});
 
 // A copy with a Context of its own, so that passes may add nodes without touching the caller's.
@@ -56,7 +57,7 @@ ir::Kernel expand_dot(const ir::Kernel& kernel);
 ir::Kernel share_iterations(const ir::Kernel& kernel, const Schedule& schedule);
 // Many small iterations: the outermost loop becomes the thread loop, joined with the loops that are all of its body
 // where their extents are known at launch and it has no loop over invocations. Vector ranges become ordinary ones and
-// lane_reduce its tree.
-ir::Kernel map_to_invocations(const ir::Kernel& kernel);
+// lane_reduce its tree. The stores of a loop that the schedule packs are one statement, all iterations'.
+ir::Kernel map_to_invocations(const ir::Kernel& kernel, const Schedule& schedule);
 
 }  // namespace sporkle::lower

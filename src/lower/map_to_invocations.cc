@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "ir/arithmetic.h"
 #include "ir/builder.h"
 #include "lower/lower.h"
@@ -58,14 +60,39 @@ const Node* only_statement(std::span<const Node* const> statements) {
   return statements.size() == 1 ? statements[0] : nullptr;
 }
 
+// A loop over stores that an invocation runs all at once.
+bool is_pack(const Node* loop, const Schedule& schedule) {
+  const Node* range = loop->src(0);
+  const auto stores = loop->src().subspan(1);
+  return std::ranges::any_of(schedule.items,
+                             [&](const ScheduleItem& item) {
+                               return item.kind == ScheduleItem::Kind::pack && item.range == range->name &&
+                                      range->src(0)->is_constant(item.size);
+                             }) &&
+         std::ranges::all_of(stores, [](const Node* node) { return node->op == Op::store; });
+}
+
+// The body with the stores of each such loop as one statement.
+const Node* with_packs(Builder& b, const Node* body, const Schedule& schedule) {
+  NodeMap memo;
+  return ir::rewrite(b, body, memo, [&](Builder& builder, const Node* node) -> const Node* {
+    if (node->op != Op::loop || !is_pack(node, schedule)) return nullptr;
+    std::vector<const Node*> stores;
+    for (const Node* store : node->src().subspan(1))
+      for (int64_t i = 0; i < node->src(0)->src(0)->value; ++i)
+        stores.push_back(substitute(builder, store, {{node->src(0), builder.integer(i)}}));
+    return builder.together(stores);
+  });
+}
+
 const Node* nonnegative(Builder& b, const Node* extent) { return b.binary(Op::max, extent, b.integer(0)); }
 
 }  // namespace
 
-ir::Kernel map_to_invocations(const ir::Kernel& kernel) {
+ir::Kernel map_to_invocations(const ir::Kernel& kernel, const Schedule& schedule) {
   ir::Kernel result = kernel;
   Builder b(*kernel.context);
-  result.body = without_vectors(b, kernel.body);
+  result.body = with_packs(b, without_vectors(b, kernel.body), schedule);
   const Node* outer = only_statement(result.body->src());
   if (!outer || outer->op != Op::loop || is_invocation_range(outer->src(0)) ||
       !is_known_at_launch(outer->src(0)->src(0)))

@@ -89,6 +89,35 @@ TEST(MapToInvocations, ScratchStaysWithItsIteration) {
   EXPECT_EQ(*ir::evaluate_integer(range->src(0), scalars), 2);
 }
 
+// Four neighbours in an invocation, by one statement, where the schedule says so and there are four.
+TEST(MapToInvocations, PacksStores) {
+  const auto quads = [](int64_t count) {
+    return dsl::trace("quads", [&](dsl::KernelBuilder& k) {
+      const dsl::Buffer y = k.output(ir::DType::i64, "y");
+      k.range("i", k.size("n"), [&](dsl::Expr i) {
+        k.range("lane", dsl::Expr(count), [&](dsl::Expr lane) { y.store(i * count + lane, i * count + lane); });
+      });
+    });
+  };
+  for (const int64_t count : {4, 3}) {
+    const auto lowered = lower_for_gpu(quads(count), *Schedule::parse("i:thread lane:pack4"));
+    ASSERT_TRUE(lowered.ok()) << lowered.status().to_string();
+    size_t most = 0;
+    ir::visit_post_order(lowered->body, [&](const Node* node) {
+      if (node->op == Op::together) most = std::max<size_t>(most, node->source_count);
+    });
+    EXPECT_EQ(most, count == 4 ? 4u : 0u);
+    const uint64_t scalars[] = {5};
+    EXPECT_EQ(*ir::evaluate_integer(thread_range(*lowered)->src(0), scalars), count == 4 ? 5 : 15);
+    std::vector<int64_t> y(static_cast<size_t>(5 * count), -1);
+    const ir::InterpreterBuffer buffer{reinterpret_cast<std::byte*>(y.data()), y.size() * sizeof(int64_t)};
+    ASSERT_TRUE(ir::interpret(*lowered, {&buffer, 1}, scalars).ok());
+    for (size_t i = 0; i < y.size(); ++i) EXPECT_EQ(y[i], static_cast<int64_t>(i));
+  }
+  EXPECT_FALSE(Schedule::parse("lane:pack3").ok());
+  EXPECT_EQ(Schedule::parse("i:thread lane:pack4")->text(), "i:thread lane:pack4");
+}
+
 TEST(MapToInvocations, TakesOnlyScheduleItemsThatFit) {
   EXPECT_TRUE(lower_for_gpu(nested(false), *Schedule::parse("i:thread l:vec16x4")).ok());
   const auto refused = lower_for_gpu(nested(false), *Schedule::parse("z:thread"));

@@ -8,7 +8,7 @@ namespace {
 Status bad_item(std::string_view word, std::string_view why) {
   return invalid_argument("schedule item \"" + std::string(word) + "\": " + std::string(why) +
                           "; known items are range:thread[BLOCK], range:vecWIDTH[xCOUNT], range:tileSIZE, "
-                          "range:unrollFACTOR, range:matrixSIZE, range:groupINVOCATIONS and range:stream");
+                          "range:unrollFACTOR, range:matrixSIZE, range:groupINVOCATIONS, range:pack4 and range:stream");
 }
 
 // Reads a number off the front of `text`; 0 when there is none or it is out of range.
@@ -59,6 +59,10 @@ Result<ScheduleItem> parse_item(std::string_view word) {
     item.size = take_number(rest);
     if (item.size < 16 || item.size > 1024 || (item.size & (item.size - 1)))
       return bad_item(word, "the number of invocations is not a power of two from 16 to 1024");
+  } else if (take_word(rest, "pack")) {
+    item.kind = ScheduleItem::Kind::pack;
+    item.size = take_number(rest);
+    if (item.size != 4) return bad_item(word, "packs have 4 elements");
   } else if (take_word(rest, "stream")) {
     item.kind = ScheduleItem::Kind::stream;
   } else {
@@ -106,6 +110,9 @@ std::string Schedule::text() const {
         break;
       case ScheduleItem::Kind::group:
         text += ":group" + std::to_string(item.size);
+        break;
+      case ScheduleItem::Kind::pack:
+        text += ":pack" + std::to_string(item.size);
         break;
       case ScheduleItem::Kind::stream:
         text += ":stream";

@@ -5,6 +5,9 @@
 //   i:vec16        16 iterations at once as a vector, the rest under a mask
 //   n:vec16x4      four such vectors at once where they fit
 //   m:tile6        6 iterations jammed into one, then 4, 2, 1 for what is left
+//   l:pack4        an invocation of a GPU takes the 4 iterations that this innermost loop always has at once, and reads
+//                  and writes what lies side by side as a vector, at a multiple of its size if the index shows it: then
+//                  bindings must begin at such multiples as well (nothing elsewhere)
 //   n:stream       whole vectors that this loop stores pass the caches on a CPU: for results so large that they would
 //                  be gone before they are read. The caller sees to it that each lies at a multiple of its size
 //   k:unroll4      a reduction's loop body four times per jump
@@ -25,7 +28,7 @@
 namespace sporkle::lower {
 
 struct ScheduleItem {
-  enum class Kind { thread, vector, tile, unroll, matrix, group, stream };
+  enum class Kind { thread, vector, tile, unroll, matrix, group, pack, stream };
   std::string range;
   Kind kind;
   int size = 0;   // block (0: single iterations), vector width, tile, unroll factor, or invocations

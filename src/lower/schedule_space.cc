@@ -28,7 +28,7 @@ Choices choices_for(const ScheduleItem& item, bool items_follow) {
   switch (item.kind) {
     case ScheduleItem::Kind::thread:
       // Single iterations leave nothing for later items of the range.
-      if (!items_follow) add(choices, item, 0);
+      if (!items_follow) add(choices, item, item.size);
       for (const int block : kBlocks) add(choices, item, block);
       break;
     case ScheduleItem::Kind::vector:
@@ -51,6 +51,7 @@ Choices choices_for(const ScheduleItem& item, bool items_follow) {
       for (const int size : kGroups) add(choices, item, size);
       choices.emplace_back();
       break;
+    case ScheduleItem::Kind::pack:
     case ScheduleItem::Kind::stream:  // whether addresses allow it is not for a search to try
       add(choices, item, 0);
       break;

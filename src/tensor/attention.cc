@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "tensor/composed_attention.h"
 #include "tensor/context.h"
 #include "tensor/graph.h"
 #include "tensor/kernels/attention.h"
@@ -10,53 +11,6 @@ namespace sporkle::tensor {
 namespace {
 
 using Tensors = std::vector<Tensor>;
-
-// On GPUs, where a workgroup has no memory for a block's scores: the same chains as products of whole matrices. q is
-// [rows, kv_heads, sharing, queries, size], k and v [rows, kv_heads, 1, keys, size].
-struct Composed {
-  const AttentionShape& shape;
-  const AttentionOptions& options;
-
-  Shape grouped(int64_t a, int64_t b) const { return {shape.rows, shape.kv_heads, shape.heads / shape.kv_heads, a, b}; }
-  Shape joined(int64_t a, int64_t b) const { return {shape.rows, shape.kv_heads, shape.heads / shape.kv_heads * a, b}; }
-  Tensor drop(const Tensor& weights) const {
-    if (options.dropout == 0) return weights;
-    return dropout(weights.reshape({shape.rows, shape.heads, shape.queries, shape.keys}), options.dropout, options.key)
-        .reshape(weights.shape());
-  }
-  Tensor scores(const Tensor& q, const Tensor& k) const {
-    return matmul((q * options.scale).reshape(grouped(shape.queries, shape.size)), k.unsqueeze(2).transpose(-1, -2));
-  }
-
-  // The result and the logarithms.
-  Tensors forward(const Tensor& q, const Tensor& k, const Tensor& v) const {
-    const Tensor all[] = {scores(q, k)};
-    const Tensors parts = call_kernel(attention_weights_call(shape.dtype, all[0].shape()), all);
-    const Tensor y = matmul(drop(parts[0]), v.unsqueeze(2)) * parts[2].unsqueeze(-1);
-    return {y.reshape(shape.query_shape()), parts[1].reshape({shape.rows, shape.heads, shape.queries})};
-  }
-
-  Tensors backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& logs, const Tensor& means,
-                   const Tensor& dy) const {
-    const Shape of_rows = grouped(shape.queries, 1), of_weights = grouped(shape.queries, shape.keys);
-    const Tensor all = scores(q, k);
-    const Tensor seen =
-        less_equal(index(q.context(), of_weights, 4),
-                   index(q.context(), of_weights, 3) +
-                       full(q.context(), {}, static_cast<double>(shape.keys - shape.queries), DType::i32));
-    const Tensor none = full_like(all, 0.0);
-    const Tensor weights = where(seen, exp(all - logs.reshape(of_rows)), none);
-    const Tensor change =
-        drop(matmul(dy.reshape(grouped(shape.queries, shape.size)), v.unsqueeze(2).transpose(-1, -2)));
-    const Tensor slopes = where(seen, weights * (change - means.reshape(of_rows)), none);
-    const auto over_queries = [&](const Tensor& factors, const Tensor& rows) {
-      return matmul(factors.contiguous().reshape(joined(shape.queries, shape.keys)).transpose(-1, -2),
-                    rows.reshape(joined(shape.queries, shape.size)));
-    };
-    const Tensor dq = matmul(slopes, k.unsqueeze(2)) * options.scale;
-    return {dq.reshape(shape.query_shape()), over_queries(slopes, q * options.scale), over_queries(drop(weights), dy)};
-  }
-};
 
 // The joined projection's parts as views: q [rows, heads, length, size], k and v.
 Tensors split(const AttentionShape& s, const Tensor& qkv) {
@@ -88,7 +42,7 @@ Tensor run_composed(const AttentionShape& shape, const AttentionOptions& options
     return shape.packed ? split(shape, in[0]) : Tensors(in.begin(), in.begin() + 3);
   };
   const Tensors operands = parts(inputs);
-  Tensors made = Composed{shape, options}.forward(operands[0], operands[1], operands[2]);
+  Tensors made = composed_attention(shape, options, operands[0], operands[1], operands[2]);
   if (shape.packed) made[0] = join(shape, std::array{made[0]});
   Tensors all(inputs.begin(), inputs.end());
   all.insert(all.end(), {made[0].detach(), made[1].detach()});
@@ -110,8 +64,8 @@ Tensor run_composed(const AttentionShape& shape, const AttentionOptions& options
     const Tensors x = parts(in);
     Tensor dy = d[0];
     if (shape.packed) dy = dy.reshape({shape.rows, shape.queries, shape.heads, shape.size}).permute({0, 2, 1, 3});
-    const Tensors dx =
-        Composed{shape, options}.backward(x[0], x[1], x[2], in.back(), result_means(shape, out[0], d[0]), dy);
+    const Tensors dx = composed_attention_gradients(shape, options, x[0], x[1], x[2], in.back(),
+                                                    result_means(shape, out[0], d[0]), dy);
     Tensors gradients = shape.packed ? Tensors{join(shape, dx)} : dx;
     gradients.resize(in.size());
     return gradients;

@@ -18,8 +18,11 @@ Result<lower::Schedule> parse_schedule(std::string_view text, int vector_width) 
 Status Launcher::dispatch(const std::string& key, const std::string& schedule, const std::function<ir::Kernel()>& trace,
                           std::vector<hal::Binding> bindings, Scalars scalars) {
   Status failure;
+  // Under `fast` numerics a GPU's kernels take its own arithmetic; a processor's are as quick with the exact one.
+  const bool own_arithmetic = context_.is_gpu() && context_.options().numerics == ir::Numerics::fast;
   const auto make = [&]() -> cache::KernelCache::Source {
     ir::Kernel kernel = trace();
+    if (own_arithmetic) kernel.numerics = ir::Numerics::fast;
     if (kernel.numerics > context_.options().numerics)
       failure = internal_error("kernel \"" + kernel.name + "\" is " + std::string(ir::numerics_name(kernel.numerics)) +
                                " and was asked for where " +
@@ -32,7 +35,7 @@ Status Launcher::dispatch(const std::string& key, const std::string& schedule, c
     if (const auto& choose = context_.options().choose_schedule) parsed = choose(key, *parsed);
     return {std::move(kernel), std::move(*parsed)};
   };
-  Result<hal::ExecutableRef> executable = context_.kernels().get(key, make);
+  Result<hal::ExecutableRef> executable = context_.kernels().get(own_arithmetic ? key + " fast" : key, make);
   SPORKLE_RETURN_IF_ERROR(failure);
   if (!executable.ok()) return executable.status();
   const auto command = static_cast<uint32_t>(commands_.commands().size());

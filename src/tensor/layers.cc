@@ -1,5 +1,6 @@
 #include "tensor/layers.h"
 
+#include "tensor/context.h"
 #include "tensor/graph.h"
 #include "tensor/kernel_call.h"
 
@@ -26,19 +27,28 @@ Shape without_last(const Shape& shape) {
 
 // ---------------------------------------------------------------------------------------------- layer_norm
 
+// Of a row's sums: those of KernelBuilder::sum, or as many as invocations share the row where the order is free.
+int row_lanes(Context& context) {
+  return context.is_gpu() && context.options().numerics == ir::Numerics::fast ? 64 : 16;
+}
+
 // x, weight, bias -> y, mean of each row, 1 / deviation of each row.
-KernelCall layer_norm_call(DType type, const Shape& shape, double epsilon) {
+KernelCall layer_norm_call(Context& context, DType type, const Shape& shape, double epsilon) {
+  const int lanes = row_lanes(context);
   KernelCall call;
-  call.key = typed_key("layer_norm", type);
-  call.define = [type](KernelBuilder& k) {
+  call.key = typed_key("layer_norm", type) + " lanes" + std::to_string(lanes);
+  call.define = [type, lanes](KernelBuilder& k) {
     const Buffer x = k.input(type, "x"), weight = k.input(type, "weight"), bias = k.input(type, "bias");
     const Buffer y = k.output(type, "y"), means = k.output(type, "means"), scales = k.output(type, "scales");
     const Expr rows = k.size("rows"), n = k.size("n"), eps = k.scalar(type, "epsilon");
     const Expr one_over_n = k.scalar(type, "one_over_n");
     k.range("r", rows, [&](Expr r) {
       const Expr start = r * n;
-      const Expr mean = k.sum("a", n, type, [&](Expr c) { return x[start + c]; }) * one_over_n;
-      const Expr variance = k.sum("b", n, type, [&](Expr c) {
+      const auto sum = [&](const char* name, const std::function<Expr(Expr)>& value) {
+        return k.reduce(name, ir::Combine::add, lanes, n, dsl::constant(type, 0), value);
+      };
+      const Expr mean = sum("a", [&](Expr c) { return x[start + c]; }) * one_over_n;
+      const Expr variance = sum("b", [&](Expr c) {
         const Expr d = x[start + c] - mean;
         return d * d;
       });
@@ -58,10 +68,11 @@ KernelCall layer_norm_call(DType type, const Shape& shape, double epsilon) {
 }
 
 // x, weight, means, scales, dy -> dx.
-KernelCall layer_norm_input_gradient(DType type, const Shape& shape) {
+KernelCall layer_norm_input_gradient(Context& context, DType type, const Shape& shape) {
+  const int lanes = row_lanes(context);
   KernelCall call;
-  call.key = typed_key("layer_norm_dx", type);
-  call.define = [type](KernelBuilder& k) {
+  call.key = typed_key("layer_norm_dx", type) + " lanes" + std::to_string(lanes);
+  call.define = [type, lanes](KernelBuilder& k) {
     const Buffer x = k.input(type, "x"), weight = k.input(type, "weight"), means = k.input(type, "means");
     const Buffer scales = k.input(type, "scales"), dy = k.input(type, "dy"), dx = k.output(type, "dx");
     const Expr rows = k.size("rows"), n = k.size("n"), one_over_n = k.scalar(type, "one_over_n");
@@ -69,8 +80,10 @@ KernelCall layer_norm_input_gradient(DType type, const Shape& shape) {
       const Expr start = r * n, mean = means[r], scale = scales[r];
       const auto normal = [&](Expr c) { return (x[start + c] - mean) * scale; };
       const auto d = [&](Expr c) { return dy[start + c] * weight[c]; };
-      const Expr average = k.sum("a", n, type, d) * one_over_n;
-      const Expr slope = k.sum("b", n, type, [&](Expr c) { return d(c) * normal(c); }) * one_over_n;
+      const auto mean_of = [&](const char* name, const std::function<Expr(Expr)>& value) {
+        return k.reduce(name, ir::Combine::add, lanes, n, dsl::constant(type, 0), value) * one_over_n;
+      };
+      const Expr average = mean_of("a", d), slope = mean_of("b", [&](Expr c) { return d(c) * normal(c); });
       k.range("c", n, [&](Expr c) { dx.store(start + c, (d(c) - average - normal(c) * slope) * scale); });
     });
   };
@@ -177,22 +190,26 @@ KernelCall embedding_call(DType type, const Shape& result) {
   return call;
 }
 
-// tokens, dy -> dweight. Threads take columns, so that each element is one sum in the order of the tokens.
-KernelCall embedding_gradient(DType type, const Shape& weight, int64_t count) {
+// tokens, dy -> dweight. Threads take columns, so that each element is one sum in the order of the tokens. On a GPU,
+// which waits long for each sum, they take every sixteenth row as well and pass over the other tokens.
+KernelCall embedding_gradient(Context& context, DType type, const Shape& weight, int64_t count) {
   constexpr int64_t kColumns = 64;
+  const int64_t parts = context.is_gpu() ? 16 : 1;
   KernelCall call;
-  call.key = typed_key("embedding_dw", type);
-  call.define = [type](KernelBuilder& k) {
+  call.key = typed_key("embedding_dw", type) + " " + std::to_string(parts);
+  call.define = [type, parts](KernelBuilder& k) {
     const Buffer tokens = k.input(DType::i32, "tokens"), dy = k.input(type, "dy"), dw = k.in_out(type, "dw");
     const Expr rows = k.size("rows"), width = k.size("width"), n = k.size("count");
-    k.range("t", (width + (kColumns - 1)) / kColumns, [&](Expr t) {
-      const Expr first = t * kColumns, columns = min(Expr(kColumns), width - first);
-      k.range("v", rows, [&](Expr v) {
-        k.range("z", columns, [&](Expr c) { dw.store(v * width + first + c, dsl::constant(type, 0)); });
+    k.range("t", (width + (kColumns - 1)) / kColumns * parts, [&](Expr t) {
+      const Expr first = t / parts * kColumns, columns = min(Expr(kColumns), width - first), part = t % parts;
+      k.range("v", (rows - part + (parts - 1)) / parts, [&](Expr v) {
+        const Expr row = (v * parts + part) * width + first;
+        k.range("z", columns, [&](Expr c) { dw.store(row + c, dsl::constant(type, 0)); });
       });
       k.serial("i", n, [&](Expr i) {
-        const Expr row = cast(DType::i64, tokens[i]) * width + first;
-        k.range("c", columns, [&](Expr c) { dw.store(row + c, dw[row + c] + dy[i * width + first + c]); });
+        const Expr token = cast(DType::i64, tokens[i]), row = token * width + first;
+        const Expr mine = parts > 1 ? select(token % parts == part, columns, Expr(0)) : columns;
+        k.range("c", mine, [&](Expr c) { dw.store(row + c, dw[row + c] + dy[i * width + first + c]); });
       });
     });
   };
@@ -217,11 +234,11 @@ Tensor layer_norm(const Operand& operand, const Tensor& weight, const Tensor& bi
                         invalid_argument("layer_norm of shape " + to_string(x.shape()) +
                                          " needs weight and bias of shape " + to_string(row) + " and x's type, not " +
                                          to_string(weight.shape()) + " and " + to_string(bias.shape())));
-  KernelCall call = layer_norm_call(x.dtype(), x.shape(), epsilon);
+  KernelCall call = layer_norm_call(x.context(), x.dtype(), x.shape(), epsilon);
   call.gradient = [](std::span<const Tensor> in, std::span<const Tensor> out, std::span<const Tensor> d) {
     const DType type = in[0].dtype();
     const Tensor for_input[] = {in[0], in[1], out[1], out[2], d[0]};
-    const Tensor dx = call_kernel(layer_norm_input_gradient(type, in[0].shape()), for_input)[0];
+    const Tensor dx = call_kernel(layer_norm_input_gradient(in[0].context(), type, in[0].shape()), for_input)[0];
     const Tensor for_weight[] = {in[0], out[1], out[2], d[0]};
     const std::vector<Tensor> partial = call_kernel(layer_norm_weight_gradient(type, in[0].shape()), for_weight);
     return std::vector<Tensor>{dx, sum(partial[0], {0}), sum(partial[1], {0})};
@@ -265,7 +282,8 @@ Tensor embedding(const Operand& operand, const Tensor& tokens) {
   KernelCall call = embedding_call(weight.dtype(), shape);
   call.gradient = [](std::span<const Tensor> in, std::span<const Tensor>, std::span<const Tensor> d) {
     const Tensor inputs[] = {in[1], d[0]};
-    const Tensor dw = call_kernel(embedding_gradient(in[0].dtype(), in[0].shape(), in[1].size()), inputs)[0];
+    const Tensor dw =
+        call_kernel(embedding_gradient(in[0].context(), in[0].dtype(), in[0].shape(), in[1].size()), inputs)[0];
     return std::vector<Tensor>{dw, Tensor()};
   };
   return call_kernel(std::move(call), operands)[0];

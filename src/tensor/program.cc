@@ -213,19 +213,28 @@ std::string stride_classes(const Strides& strides) {
   return classes;
 }
 
-std::vector<dsl::Expr> declare_strides(dsl::KernelBuilder& k, const Strides& strides, std::string_view name) {
+bool has_stride_unit(const Strides& strides, int64_t unit) {
+  for (int i = 0; i < strides.rank(); ++i)
+    if (is_run_time(strides, i) && strides[i] % unit != 0) return false;
+  return true;
+}
+
+std::vector<dsl::Expr> declare_strides(dsl::KernelBuilder& k, const Strides& strides, std::string_view name,
+                                       int64_t unit) {
   std::vector<dsl::Expr> scalars;
   for (int i = 0; i < strides.rank(); ++i)
-    if (is_run_time(strides, i)) scalars.push_back(k.size(std::string(name) + "_stride" + std::to_string(i)));
+    if (is_run_time(strides, i)) scalars.push_back(k.size(std::string(name) + "_stride" + std::to_string(i)) * unit);
   return scalars;
 }
 
-void append_strides(const Strides& strides, std::vector<uint64_t>* scalars) {
+void append_strides(const Strides& strides, std::vector<uint64_t>* scalars, int64_t unit) {
   for (int i = 0; i < strides.rank(); ++i)
-    if (is_run_time(strides, i)) scalars->push_back(static_cast<uint64_t>(strides[i]));
+    if (is_run_time(strides, i)) scalars->push_back(static_cast<uint64_t>(strides[i] / unit));
 }
 
-void append_strides(const Strides& strides, Scalars* scalars) { append_strides(strides, &scalars->bits); }
+void append_strides(const Strides& strides, Scalars* scalars, int64_t unit) {
+  append_strides(strides, &scalars->bits, unit);
+}
 
 dsl::Expr affine(const Strides& strides, std::span<const dsl::Expr> scalars, std::span<const dsl::Expr> indices) {
   dsl::Expr sum(0);
@@ -246,6 +255,7 @@ std::string ProgramCode::key(const Program& program) {
     key += static_cast<char>('a' + static_cast<int>(leaf.kind));
     key += ir::dtype_name(leaf.dtype);
     if (leaf.kind == Leaf::Kind::load || leaf.kind == Leaf::Kind::index) key += ':' + stride_classes(leaf.view.strides);
+    if (leaf.stride_unit > 1) key += '*' + std::to_string(leaf.stride_unit);
     if (leaf.mask >= 0) key += '?' + std::to_string(leaf.mask);
     key += ' ';
   }
@@ -281,7 +291,7 @@ void ProgramCode::declare_scalars(dsl::KernelBuilder& k) {
     if (leaf.kind == Leaf::Kind::index || (leaf.kind == Leaf::Kind::load && leaf.mask >= 0))
       arguments_[i].scalar = k.size(name + "_offset");
     if (leaf.kind == Leaf::Kind::load || leaf.kind == Leaf::Kind::index)
-      arguments_[i].strides = declare_strides(k, leaf.view.strides, name);
+      arguments_[i].strides = declare_strides(k, leaf.view.strides, name, leaf.stride_unit);
   }
 }
 
@@ -336,7 +346,8 @@ void ProgramCode::append_scalars(const Program& program, Scalars* scalars) {
     if (leaf.kind == Leaf::Kind::scalar) scalars->push_back(leaf.bits, leaf.run_time, leaf.part);
     if (leaf.kind == Leaf::Kind::index || (leaf.kind == Leaf::Kind::load && leaf.mask >= 0))
       scalars->push_back(static_cast<uint64_t>(leaf.view.offset));
-    if (leaf.kind == Leaf::Kind::load || leaf.kind == Leaf::Kind::index) append_strides(leaf.view.strides, scalars);
+    if (leaf.kind == Leaf::Kind::load || leaf.kind == Leaf::Kind::index)
+      append_strides(leaf.view.strides, scalars, leaf.stride_unit);
   }
 }
 

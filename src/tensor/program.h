@@ -26,9 +26,10 @@ struct Leaf {
   Kind kind;
   DType dtype;
   Node* base = nullptr;
-  View view;          // of load and index, over the loops
-  uint64_t bits = 0;  // of scalar
-  int mask = -1;      // of load: the value that says whether to read; elsewhere the leaf is 0
+  View view;                // of load and index, over the loops
+  uint64_t bits = 0;        // of scalar
+  int mask = -1;            // of load: the value that says whether to read; elsewhere the leaf is 0
+  int64_t stride_unit = 1;  // of load and index: run-time strides are known to be multiples of it
   // Of scalar: which number of the graph it is, if a plan takes that anew at every run (Node::run_time).
   int run_time = -1;
   NumberPart part = NumberPart::whole;
@@ -62,10 +63,14 @@ void merge_loops(Shape* extents, std::span<Strides* const> accesses);
 // How an access moves with each loop: not at all, by 1, by 2 (with the innermost alone), or by a run-time stride.
 std::string stride_classes(const Strides& strides);
 
-// Declares a scalar for every run-time stride; append_strides gives their values.
-std::vector<dsl::Expr> declare_strides(dsl::KernelBuilder& k, const Strides& strides, std::string_view name);
-void append_strides(const Strides& strides, std::vector<uint64_t>* scalars);
-void append_strides(const Strides& strides, Scalars* scalars);
+// Whether every run-time stride is a multiple of `unit`.
+bool has_stride_unit(const Strides& strides, int64_t unit);
+
+// Declares a scalar for every run-time stride, in units of `unit`; append_strides gives their values.
+std::vector<dsl::Expr> declare_strides(dsl::KernelBuilder& k, const Strides& strides, std::string_view name,
+                                       int64_t unit = 1);
+void append_strides(const Strides& strides, std::vector<uint64_t>* scalars, int64_t unit = 1);
+void append_strides(const Strides& strides, Scalars* scalars, int64_t unit = 1);
 
 // A program as kernel code: the arguments declared once, the expression evaluated wherever loop indices are given.
 class ProgramCode {

@@ -24,6 +24,9 @@ class Arithmetic {
   // The operations from add to bitcast in ir::Op; arguments as ir::apply takes them. Emitted to scope `depth`.
   Id apply(ir::Op op, ir::DType type, ir::DType from, int depth, std::span<const Id> v);
 
+  // a % b of integers whose quotient, as apply gives it, is there already.
+  Id remainder(ir::DType type, int depth, Id a, Id b, Id quotient);
+
   // Between what memory holds (Module::memory_type) and values.
   Id from_memory(ir::DType type, int depth, Id loaded);
   Id to_memory(ir::DType type, int depth, Id value);
@@ -50,7 +53,8 @@ class Arithmetic {
   // The same for f32 where the device's comparisons take denormal numbers for zeros.
   Id compare_by_difference(ir::Op op, int depth, Id a, Id b);
   Id extremum(ir::Op op, ir::DType type, int depth, Id a, Id b);
-  Id divide(ir::Op op, ir::DType type, int depth, Id a, Id b);
+  Id divide(ir::DType type, int depth, Id a, Id b);
+  Id divide_indices(int depth, Id a, Id b);
   Id divide_floats(ir::DType type, int depth, Id a, Id b);
   Id square_root(ir::DType type, int depth, Id a);
   Id fused_multiply_add(ir::DType type, int depth, std::span<const Id> v);

@@ -42,15 +42,16 @@ struct VectorElement {
 };
 std::optional<VectorElement> vector_element(ir::Builder& b, const Node* index) {
   const int64_t element = constant_term(index) & (kVector - 1);
-  const Node* first = b.sub(index, b.integer(element));
+  const Node* first = b.add(index, b.integer(-element));
   return known_multiple(first) % kVector == 0 ? std::optional(VectorElement{first, element}) : std::nullopt;
 }
 
 class Emitter {
  public:
-  Emitter(const ir::Kernel& kernel, const VulkanTarget& target)
+  Emitter(const ir::Kernel& kernel, const VulkanTarget& target, bool packs)
       : kernel_(kernel),
         target_(target),
+        finds_packs_(packs),
         s_(m_),
         arguments_(s_, kernel),
         memory_(kernel),
@@ -68,6 +69,8 @@ class Emitter {
   Value load(const Node* node);
   // The load as a part of one of four elements side by side in workgroup memory; nothing where it is none.
   std::optional<Value> load_from_vector(const Node* node);
+  // The same in a buffer from which all four are read.
+  std::optional<Value> load_from_pack(const Node* node);
   void reduce(const std::vector<const Node*>& group);
   Id combine(const Node* node, Id a, Id b);
   // The lanes of a reduction joined by its tree.
@@ -79,10 +82,15 @@ class Emitter {
   Id shared_array(const Node* scratch);
   // Workgroup memory is laid out in vectors of four, to be read at once, where every access is to a known one of them.
   void find_vectors();
+  // Four loads or stores of one statement that are side by side in a buffer, at a multiple of four, are one.
+  void find_packs();
   // What can be done outside of a branch that reaches the memory there.
   void prepare(const Node* memory, const Node* index);
   // The operands of a load or store that say where: a pointer, and its alignment in device memory.
   Words place(const Node* memory, const Node* index, Id index_value, int depth);
+  // Four elements of a buffer, and the operands of an access to them.
+  Id pack_type(const Node* memory);
+  Words pack_place(const Node* memory, Id first_index, int depth);
 
   // ---- Statements ----
   void statements(std::span<const Node* const> list);
@@ -95,6 +103,8 @@ class Emitter {
   };
   Write operands(const Node* store);
   void write(const Write& write);
+  // Whether four writes from `first` on were one vector.
+  bool write_pack(std::span<const Write> first);
   void loop(const Node* node);
   void open_loop(const Node* node, const std::function<void()>& body);
   void thread_loop(const Node* node);
@@ -105,6 +115,11 @@ class Emitter {
   void barrier();
   // Emits the reductions below `roots` that are not known yet, those over one range together.
   void prepare_reductions(std::span<const Node* const> roots);
+  // Runs `body`, which emits `list` in a scope of its own.
+  void within(std::span<const Node* const> list, const std::function<void()>& body);
+  // The scope in which what a kernel stores to is read: the innermost, or for workgroup memory that which no store to
+  // it stands inside of, before all that is open further in.
+  int depth_of_read(const Node* memory);
   void forget_reads_of(const Node* memory) {
     s_.forget([&](const Node* node) { return memory_.reads(node, memory); });
   }
@@ -120,6 +135,7 @@ class Emitter {
 
   const ir::Kernel& kernel_;
   const VulkanTarget& target_;
+  const bool finds_packs_;
   Module m_;
   Scopes s_;
   Arguments arguments_;
@@ -132,9 +148,12 @@ class Emitter {
   Id number_ = 0, local_number_ = 0;  // the variables of the invocation's or workgroup's number, and of that within it
   Id invocation_ = 0;                 // of the workgroup, in scope 0
   Words function_variables_;
+  std::vector<std::pair<int, std::unordered_set<const Node*>>> stored_within_;  // open scopes, and what each stores to
   std::map<std::pair<const Node*, int64_t>, Id> registers_;
   std::unordered_map<const Node*, Id> shared_arrays_;
   std::unordered_set<const Node*> in_vectors_;    // of workgroup memory
+  std::unordered_set<const Node*> packs_;         // loads of the first of four elements
+  std::unordered_set<const Node*> packed_;        // buffers that must begin at a multiple of four elements
   Id iteration_in_dispatch_ = 0, iteration_ = 0;  // of the thread loop, in scope 0
   std::unordered_map<const Node*, Id> base_addresses_;
   Status status_;
@@ -149,9 +168,8 @@ int Emitter::depth_of(const Node* node, std::unordered_map<const Node*, int>& me
   int depth = 0;
   if (node->op == Op::range) {
     depth = 0;  // not open: bound by a reduction below
-  } else if (node->op == Op::load && memory_.is_stored_to(node->src(0))) {
-    depth = s_.innermost();
   } else {
+    if (node->op == Op::load && memory_.is_stored_to(node->src(0))) depth = depth_of_read(node->src(0));
     for (const Node* source : node->src()) depth = std::max(depth, depth_of(source, memo));
   }
   memo.emplace(node, depth);
@@ -183,6 +201,13 @@ Value Emitter::compute(const Node* node) {
   }
   std::array<Id, 3> v{};
   int depth = 0;
+  if (node->op == Op::mod && !ir::is_float(node->type)) {  // beside the quotient, one division makes both
+    ir::Builder b(*kernel_.context);
+    const Value x = emit(node->src(0)), y = emit(node->src(1));
+    const Value quotient = emit(b.binary(Op::div, node->src(0), node->src(1)));
+    depth = std::max({x.depth, y.depth, quotient.depth});
+    return {arithmetic_.remainder(node->type, depth, x.id, y.id, quotient.id), depth};
+  }
   for (size_t i = 0; i < node->source_count; ++i) {
     const Value source = emit(node->src(i));
     v[i] = source.id;
@@ -197,24 +222,77 @@ std::optional<Value> Emitter::load_from_vector(const Node* node) {
   ir::Builder b(*kernel_.context);
   const auto [first_index, element] = *vector_element(b, node->src(1));
   const Node* first = b.load(memory, first_index);
-  const int depth = s_.innermost();
   const Value* known = s_.find_vector(first);
   if (!known) {
+    const Value index = emit(first_index);
+    const int depth = std::max(index.depth, depth_of_read(memory));
     const Id vector = m_.vector_type(m_.memory_type(memory->type), kVector), u32 = m_.integer_type(32);
-    const Id narrow = s_.define(depth, SpvOp::OpUConvert, u32, {emit(first_index).id});
+    const Id narrow = s_.define(depth, SpvOp::OpUConvert, u32, {index.id});
     const Id line = s_.define(depth, SpvOp::OpShiftRightLogical, u32, {narrow, m_.constant_u32(2)});
     const Id at = s_.define(depth, SpvOp::OpAccessChain, m_.pointer_type(spv::StorageClass::Workgroup, vector),
                             {shared_array(memory), line});
     s_.remember_vector(first, {s_.define(depth, SpvOp::OpLoad, vector, {at}), depth});
     known = s_.find_vector(first);
   }
+  const int depth = known->depth;
   const Id loaded = s_.define(depth, SpvOp::OpCompositeExtract, m_.memory_type(memory->type),
                               {known->id, static_cast<uint32_t>(element)});
   return Value{arithmetic_.from_memory(memory->type, depth, loaded), depth};
 }
 
+void Emitter::within(std::span<const Node* const> list, const std::function<void()>& body) {
+  std::unordered_set<const Node*> stored;
+  for (const Node* statement : list)
+    ir::visit_post_order(statement, [&](const Node* node) {
+      if (node->op == Op::store) stored.insert(node->src(0));
+    });
+  stored_within_.emplace_back(s_.innermost(), std::move(stored));
+  body();
+  stored_within_.pop_back();
+}
+
+int Emitter::depth_of_read(const Node* memory) {
+  if (memory->op != Op::scratch || workgroup_.place(memory) != Workgroup::Place::shared) return s_.innermost();
+  int depth = 0;
+  for (const auto& [scope, stored] : stored_within_)
+    if (stored.contains(memory)) depth = std::max(depth, scope);
+  return depth;
+}
+
+std::optional<Value> Emitter::load_from_pack(const Node* node) {
+  const Node* memory = node->src(0);
+  if (memory->op != Op::buffer || node->source_count > 2) return std::nullopt;
+  ir::Builder b(*kernel_.context);
+  const std::optional<VectorElement> at = vector_element(b, node->src(1));
+  if (!at) return std::nullopt;
+  const Node* first = b.load(memory, at->first);
+  if (!packs_.contains(first)) return std::nullopt;
+  const Value* known = s_.find_vector(first);
+  if (!known) {
+    const Value index = emit(at->first);
+    base_address(memory);
+    const Id loaded =
+        s_.define(index.depth, SpvOp::OpLoad, pack_type(memory), {}, pack_place(memory, index.id, index.depth));
+    s_.remember_vector(first, {loaded, index.depth});
+    known = s_.find_vector(first);
+  }
+  const int depth = known->depth;
+  const uint32_t number = static_cast<uint32_t>(at->element);
+  if (ir::dtype_size(memory->type) == 2) {
+    const Id u32 = m_.integer_type(32),
+             word = s_.define(depth, SpvOp::OpCompositeExtract, u32, {known->id, number / 2});
+    const bool high = number % 2 == 1;
+    return Value{s_.define(depth, high ? SpvOp::OpShiftRightLogical : SpvOp::OpBitwiseAnd, u32,
+                           {word, m_.constant_u32(high ? 16 : 0xffff)}),
+                 depth};
+  }
+  const Id part = s_.define(depth, SpvOp::OpCompositeExtract, m_.memory_type(memory->type), {known->id, number});
+  return Value{arithmetic_.from_memory(memory->type, depth, part), depth};
+}
+
 Value Emitter::load(const Node* node) {
   if (const std::optional<Value> part = load_from_vector(node)) return *part;
+  if (const std::optional<Value> part = load_from_pack(node)) return *part;
   const Node* memory = node->src(0);
   const Value index = emit(node->src(1));
   const bool is_masked = node->source_count > 2;
@@ -226,7 +304,7 @@ Value Emitter::load(const Node* node) {
     depth = std::max({depth, mask.depth, otherwise.depth});
   }
   // What the kernel itself stores to must be read now, not earlier.
-  if (memory_.is_stored_to(memory)) depth = s_.innermost();
+  if (memory_.is_stored_to(memory)) depth = std::max(depth, depth_of_read(memory));
   const auto read = [&] {
     const Words operands = place(memory, node->src(1), index.id, depth);
     const Id loaded = s_.define(depth, SpvOp::OpLoad, m_.memory_type(memory->type), {}, operands);
@@ -426,6 +504,40 @@ void Emitter::find_vectors() {
     if (in_vectors) in_vectors_.insert(scratch);
 }
 
+void Emitter::find_packs() {
+  ir::Builder b(*kernel_.context);
+  ir::visit_post_order(kernel_.body, [&](const Node* node) {
+    if (node->op != Op::together && node->op != Op::store) return;
+    std::unordered_map<const Node*, unsigned> seen;  // which of the four, by the load of the first
+    ir::visit_post_order(node, [&](const Node* load) {
+      if (load->op != Op::load || load->source_count > 2 || load->src(0)->op != Op::buffer) return;
+      if (memory_.is_stored_to(load->src(0)) || ir::dtype_size(load->type) == 1) return;
+      if (const auto at = vector_element(b, load->src(1))) seen[b.load(load->src(0), at->first)] |= 1u << at->element;
+    });
+    for (const auto& [first, elements] : seen)
+      if (elements == (1u << kVector) - 1) {
+        packs_.insert(first);
+        packed_.insert(first->src(0));
+      }
+  });
+}
+
+Id Emitter::pack_type(const Node* memory) {
+  // Values of 16 bits are computed with in words; a device need not have arithmetic of less.
+  if (ir::dtype_size(memory->type) == 2) return m_.vector_type(m_.integer_type(32), kVector / 2);
+  return m_.vector_type(m_.memory_type(memory->type), kVector);
+}
+
+Words Emitter::pack_place(const Node* memory, Id first_index, int depth) {
+  const Id u64 = m_.integer_type(64), vector = pack_type(memory);
+  const uint32_t size = static_cast<uint32_t>(ir::dtype_size(memory->type));
+  const Id offset = s_.define(depth, SpvOp::OpIMul, u64, {first_index, m_.constant_u64(size)});
+  const Id address = s_.define(depth, SpvOp::OpIAdd, u64, {base_address(memory), offset});
+  const Id pointer = s_.define(depth, SpvOp::OpConvertUToPtr,
+                               m_.pointer_type(spv::StorageClass::PhysicalStorageBuffer, vector), {address});
+  return {pointer, static_cast<uint32_t>(spv::MemoryAccessMask::Aligned), size * static_cast<uint32_t>(kVector)};
+}
+
 void Emitter::prepare(const Node* memory, const Node* index) {
   ir::Builder b(*kernel_.context);
   if (in_vectors_.contains(memory)) emit(vector_element(b, index)->first);
@@ -478,6 +590,40 @@ void Emitter::write(const Write& write) {
   forget_reads_of(memory);
 }
 
+bool Emitter::write_pack(std::span<const Write> first) {
+  const Node* memory = first[0].store->src(0);
+  const int size = ir::dtype_size(memory->type);
+  if (!finds_packs_ || first.size() < static_cast<size_t>(kVector) || memory->op != Op::buffer || size == 1)
+    return false;
+  ir::Builder b(*kernel_.context);
+  const std::optional<VectorElement> begin = vector_element(b, first[0].store->src(1));
+  if (!begin) return false;
+  for (int64_t i = 0; i < kVector; ++i) {
+    const Write& one = first[static_cast<size_t>(i)];
+    if (one.mask != 0 || one.store->src(0) != memory) return false;
+    const std::optional<VectorElement> at = vector_element(b, one.store->src(1));
+    if (!at || at->first != begin->first || at->element != i) return false;
+  }
+  const int depth = s_.innermost();
+  Words parts;
+  for (size_t i = 0; i < static_cast<size_t>(kVector); i += size == 2 ? 2 : 1) {
+    if (size != 2) {
+      parts.push_back(arithmetic_.to_memory(memory->type, depth, first[i].value));
+      continue;
+    }
+    const Id u32 = m_.integer_type(32);
+    const Id low = s_.define(depth, SpvOp::OpBitwiseAnd, u32, {first[i].value, m_.constant_u32(0xffff)});
+    const Id high = s_.define(depth, SpvOp::OpShiftLeftLogical, u32, {first[i + 1].value, m_.constant_u32(16)});
+    parts.push_back(s_.define(depth, SpvOp::OpBitwiseOr, u32, {low, high}));
+  }
+  Words operands = pack_place(memory, emit(begin->first).id, depth);
+  operands.insert(operands.begin() + 1, s_.define(depth, SpvOp::OpCompositeConstruct, pack_type(memory), {}, parts));
+  s_.line(depth, SpvOp::OpStore, {}, operands);
+  packed_.insert(memory);
+  forget_reads_of(memory);
+  return true;
+}
+
 // ------------------------------------------------------------------------------------------------ statements
 
 void Emitter::stores(std::span<const Node* const> list) {
@@ -506,7 +652,11 @@ void Emitter::together(std::span<const Node* const> list) {
   prepare_reductions(roots);
   std::vector<Write> writes;
   for (const Node* store : list) writes.push_back(operands(store));
-  for (const Write& one : writes) write(one);
+  for (size_t i = 0; i < writes.size();) {
+    const bool packed = write_pack(std::span(writes).subspan(i));
+    if (!packed) write(writes[i]);
+    i += packed ? static_cast<size_t>(kVector) : 1;
+  }
 }
 
 void Emitter::statements(std::span<const Node* const> list) {
@@ -539,7 +689,7 @@ void Emitter::open_loop(const Node* node, const std::function<void()>& body) {
   std::vector<Scopes::Carried> none;
   s_.counted_loop(s_.innermost(), m_.constant_u64(0), extent, m_.constant_u64(1), none, [&](Id index) {
     s_.remember(range, {index, s_.innermost()});
-    body();
+    within(node->src().subspan(1), body);
   });
 }
 
@@ -579,7 +729,8 @@ void Emitter::collective(std::span<const Node* const> list) {
     if (traffic.conflicts_with(pending_)) barrier();
     if (only_first_runs(list[i])) {
       const Id is_first = s_.define(s_.innermost(), SpvOp::OpIEqual, m_.bool_type(), {invocation_, m_.constant_u64(0)});
-      s_.branch(is_first, [&] { statements(list.subspan(i, end - i)); });
+      const auto part = list.subspan(i, end - i);
+      s_.branch(is_first, [&] { within(part, [&] { statements(part); }); });
     }
     if (only_first_runs(list[i]) || !collective_loop(list[i])) pending_.add(traffic);
     i = end;
@@ -603,7 +754,7 @@ bool Emitter::collective_loop(const Node* node) {
                                     {invocation_, m_.constant_u64(static_cast<uint64_t>(range->src(0)->value))});
     s_.branch(takes_part, [&] {
       s_.remember(range, {invocation_, s_.innermost()});
-      statements(body);
+      within(body, [&] { statements(body); });
     });
     return false;
   }
@@ -659,6 +810,7 @@ Result<GpuCode> Emitter::run() {
   });
   std::ranges::sort(scratches_, {}, &Node::value);
   find_vectors();
+  if (finds_packs_) find_packs();
   define_interface();
 
   const Id u32 = m_.integer_type(32), u64 = m_.integer_type(64);
@@ -715,6 +867,10 @@ Result<GpuCode> Emitter::run() {
   GpuCode code;
   for (const ir::BufferArgument& buffer : kernel_.buffers)
     code.buffers.push_back({static_cast<uint32_t>(ir::dtype_size(buffer.type)), buffer.access});
+  for (const Node* memory : packed_) {
+    GpuBuffer& buffer = code.buffers[static_cast<size_t>(memory->value)];
+    buffer.alignment_bytes = buffer.element_bytes * static_cast<uint32_t>(kVector);
+  }
   code.arguments_inline = arguments_.are_inline();
   code.workgroup_size = workgroup_.is_used() ? workgroup_.invocations() : kWorkgroup;
   code.iterations_per_workgroup = workgroup_.is_used() ? 1 : kWorkgroup;
@@ -728,6 +884,8 @@ Result<GpuCode> Emitter::run() {
 
 }  // namespace
 
-Result<GpuCode> emit(const ir::Kernel& kernel, const VulkanTarget& target) { return Emitter(kernel, target).run(); }
+Result<GpuCode> emit(const ir::Kernel& kernel, const VulkanTarget& target, bool packs) {
+  return Emitter(kernel, target, packs).run();
+}
 
 }  // namespace sporkle::codegen::spirv

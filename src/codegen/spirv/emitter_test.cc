@@ -114,6 +114,35 @@ TEST(SpirvEmitter, ScratchAndReductions) {
   EXPECT_EQ(code->buffers[1].element_bytes, 4u);
 }
 
+// Neighbours that the index shows to begin at a multiple of four are one access, for which bindings must be aligned;
+// others are four.
+TEST(SpirvEmitter, PacksAreVectors) {
+  const ir::Kernel kernel = dsl::trace("packs", [](KernelBuilder& k) {
+    const Buffer x = k.input(DType::f32, "x"), odd = k.input(DType::f32, "odd"), y = k.output(DType::bf16, "y");
+    const Expr n = k.size("n"), stride = k.size("stride");
+    k.range("i", n, [&](Expr i) {
+      k.range("lane", 4, [&](Expr lane) {
+        const Expr at = i * 4 + lane;
+        y.store(at, cast(DType::bf16, x[at] + odd[at * stride]));
+      });
+    });
+  });
+  expect_valid(kernel, everything(), "i:thread lane:pack4");
+  const auto packed = compile_for(kernel, everything(), "i:thread lane:pack4"),
+             plain = compile_for(kernel, everything());
+  ASSERT_TRUE(packed.ok() && plain.ok());
+  const uint64_t scalars[] = {8, 3};
+  EXPECT_EQ(packed->launch.evaluate(scalars).iterations, 8);
+  EXPECT_EQ(plain->launch.evaluate(scalars).iterations, 32);
+  const auto alignments = [](const GpuCode& code) {
+    std::vector<uint32_t> result;
+    for (const GpuBuffer& buffer : code.buffers) result.push_back(buffer.alignment_bytes);
+    return result;
+  };
+  EXPECT_EQ(alignments(*packed), (std::vector<uint32_t>{16, 1, 8}));
+  EXPECT_EQ(alignments(*plain), (std::vector<uint32_t>{1, 1, 1}));
+}
+
 // Rows turned around by way of workgroup memory, with registers, a loop that not all take part in, and a store by one.
 ir::Kernel reversed_rows(int64_t invocations) {
   return dsl::trace("reversed", [&](KernelBuilder& k) {

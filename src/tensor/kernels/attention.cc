@@ -371,32 +371,4 @@ KernelCall attention_gradient_call(Context& context, const AttentionShape& shape
   return call;
 }
 
-KernelCall attention_weights_call(DType type, const Shape& scores) {
-  KernelCall call;
-  call.key = typed_key("attention_weights", type);
-  call.define = [type](KernelBuilder& k) {
-    const Buffer x = k.input(type, "scores"), y = k.output(type, "weights");
-    const Buffer logs = k.output(type, "logs"), shares = k.output(type, "shares");
-    const Expr rows = k.size("rows"), queries = k.size("queries"), keys = k.size("keys");
-    k.range("r", rows, [&](Expr r) {
-      const Expr start = r * keys, seen = r % queries + (keys - queries) + 1;
-      const Expr top = k.reduce("a", ir::Combine::max, kLanes, seen, dsl::constant(type, kNever),
-                                [&](Expr c) { return x[start + c]; });
-      const Expr total = k.reduce("b", ir::Combine::add, kLanes, seen, dsl::constant(type, 0),
-                                  [&](Expr c) { return exp(x[start + c] - top); });
-      logs.store(r, log(total) + top);
-      shares.store(r, dsl::constant(type, 1) / total);
-      k.range("c", seen, [&](Expr c) { y.store(start + c, exp(x[start + c] - top)); });
-      k.range("z", keys - seen, [&](Expr c) { y.store(start + seen + c, dsl::constant(type, 0)); });
-    });
-  };
-  call.schedule = "r:thread r:group64 c:vec z:vec";
-  const int64_t keys = scores[scores.rank() - 1], queries = scores[scores.rank() - 2];
-  Shape rows;
-  for (int i = 0; i + 1 < scores.rank(); ++i) rows.push_back(scores[i]);
-  call.results = {{type, scores}, {type, rows}, {type, rows}};
-  call.scalars = {scalar_bits(element_count(rows)), scalar_bits(queries), scalar_bits(keys)};
-  return call;
-}
-
 }  // namespace sporkle::tensor

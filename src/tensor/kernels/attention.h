@@ -28,7 +28,11 @@ KernelCall attention_gradient_call(Context& context, const AttentionShape& shape
 KernelCall cached_attention_call(const AttentionShape& shape, double scale);
 
 // scores [..., queries, keys] -> exp(score - the row's highest) and 0 where a query does not see, the logarithms, and
-// 1 / the sum of the exponentials: what attention_call does with its scores, the same bits.
-KernelCall attention_weights_call(DType type, const Shape& scores);
+// 1 / the sum of the exponentials: what attention_call does with its scores, under `strict` numerics the same bits.
+// The weights are rounded to `weights`, which is `type` or bf16.
+KernelCall attention_weights_call(Context& context, DType weights, DType type, const Shape& scores);
+// scores, logarithms [rows, heads, queries], the gradient of the weights, means -> the weights over their sum, and the
+// gradient of the scores: what attention_gradient_call makes of its scores, the same bits, rounded to `results`.
+KernelCall attention_slopes_call(DType results, DType type, const Shape& scores);
 
 }  // namespace sporkle::tensor

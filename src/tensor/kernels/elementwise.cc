@@ -55,6 +55,24 @@ bool streams(const Context& context, const Node& result, const Strides& strides)
   return true;
 }
 
+// On a GPU an invocation makes so many neighbouring elements, and reads and writes them as vectors: one calculation of
+// where they are for all, and a fourth of the accesses.
+constexpr int64_t kPack = 4;
+constexpr int64_t kLeastPacked = int64_t{1} << 16;  // elements; with fewer, more invocations are worth more
+
+// Whether the result can be written so; then leaves that can be read so are marked.
+bool packs(Program* program, const Strides& result_strides, const Node& result) {
+  const int last = program->loops.rank() - 1;
+  if (program->loops[last] % kPack != 0 || result.count() < kLeastPacked || result_strides[last] != 1 ||
+      !has_stride_unit(result_strides, kPack))
+    return false;
+  for (Leaf& leaf : program->leaves) {
+    if (leaf.kind != Leaf::Kind::load || leaf.mask >= 0 || leaf.view.strides[last] != 1) continue;
+    if (leaf.view.offset % kPack == 0 && has_stride_unit(leaf.view.strides, kPack)) leaf.stride_unit = kPack;
+  }
+  return true;
+}
+
 ir::Kernel trace_blocks(const Program& program, int axis, int lane_count, const Strides& result_strides,
                         DType result_type) {
   return dsl::trace("pointwise_blocks", [&](dsl::KernelBuilder& k) {
@@ -95,7 +113,8 @@ ir::Kernel trace_blocks(const Program& program, int axis, int lane_count, const 
   });
 }
 
-ir::Kernel trace(const Program& program, const Strides& result_strides, DType result_type) {
+// pack: elements that the innermost loop takes at once, and that its extent and the result's strides are multiples of.
+ir::Kernel trace(const Program& program, const Strides& result_strides, DType result_type, int64_t pack) {
   return dsl::trace("pointwise", [&](dsl::KernelBuilder& k) {
     ProgramCode code(program);
     code.declare_buffers(k);
@@ -104,7 +123,7 @@ ir::Kernel trace(const Program& program, const Strides& result_strides, DType re
     std::vector<dsl::Expr> extents, indices(static_cast<size_t>(rank));
     for (int i = 0; i < rank; ++i) extents.push_back(k.size("n" + std::to_string(i)));
     code.declare_scalars(k);
-    const std::vector<dsl::Expr> strides = declare_strides(k, result_strides, "result");
+    const std::vector<dsl::Expr> strides = declare_strides(k, result_strides, "result", pack);
 
     const std::function<void(int)> loop = [&](int axis) {
       if (axis == rank) {
@@ -112,6 +131,15 @@ ir::Kernel trace(const Program& program, const Strides& result_strides, DType re
         return;
       }
       const size_t a = static_cast<size_t>(axis);
+      if (pack > 1 && axis == rank - 1) {
+        k.range("i" + std::to_string(axis), extents[a], [&](dsl::Expr i) {
+          k.range("lane", dsl::Expr(pack), [&](dsl::Expr lane) {
+            indices[a] = i * pack + lane;
+            loop(rank);
+          });
+        });
+        return;
+      }
       k.range("i" + std::to_string(axis), extents[a], [&](dsl::Expr i) {
         indices[a] = i;
         loop(axis + 1);
@@ -160,6 +188,7 @@ Status launch_program(Launcher& launcher, Program program, Strides result_stride
 
   // On a GPU neighbouring invocations store to neighbouring places, and its cache holds the lines that they read.
   const int across = launcher.context().is_gpu() ? -1 : crossing_axis(program);
+  const bool packed = launcher.context().is_gpu() && packs(&program, result_strides, result);
   std::string key = (across < 0 ? "pointwise " : "pointwise blocks " + std::to_string(across) + " ") +
                     std::string(ir::dtype_name(result.dtype)) + ":" + stride_classes(result_strides) + " " +
                     ProgramCode::key(program);
@@ -167,9 +196,11 @@ Status launch_program(Launcher& launcher, Program program, Strides result_stride
   ProgramCode::append_bindings(program, &bindings);
   bindings.push_back({result.storage->buffer(), 0});
   Scalars scalars;
-  for (const int64_t extent : program.loops) scalars.push_back(static_cast<uint64_t>(extent));
+  Shape extents = program.loops;
+  if (packed) extents[last] /= kPack;
+  for (const int64_t extent : extents) scalars.push_back(static_cast<uint64_t>(extent));
   ProgramCode::append_scalars(program, &scalars);
-  append_strides(result_strides, &scalars);
+  append_strides(result_strides, &scalars, packed ? kPack : 1);
   if (across >= 0) {
     const int lanes = block_lanes(launcher.context());
     const std::string count = std::to_string(lanes);
@@ -179,13 +210,17 @@ Status launch_program(Launcher& launcher, Program program, Strides result_stride
         std::move(scalars));
   }
   std::string schedule = schedule_of(program.loops.rank());
+  if (packed) {
+    schedule = program.loops.rank() <= 2 ? "i0:thread lane:pack4" : "outer:thread lane:pack4";
+    key += " packed";
+  }
   if (streams(launcher.context(), result, result_strides)) {
     schedule += " i" + std::to_string(program.loops.rank() - 1) + ":stream";
     key += " streamed";
   }
   return launcher.dispatch(
-      key, schedule, [&] { return trace(program, result_strides, result.dtype); }, std::move(bindings),
-      std::move(scalars));
+      key, schedule, [&] { return trace(program, result_strides, result.dtype, packed ? kPack : 1); },
+      std::move(bindings), std::move(scalars));
 }
 
 }  // namespace sporkle::tensor

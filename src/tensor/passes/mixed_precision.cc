@@ -30,6 +30,8 @@ class Narrowing {
   NodeRef operand(const NodeRef& node) {
     NodeRef& made = made_[node.get()];
     if (made) return made;
+    const bool was_narrow = node->op == Op::cast && !node->storage && node->inputs[0]->dtype == type_;
+    if (was_narrow && !widens_) return made = node->inputs[0];
     if (is_movement(node->op) && !node->storage) {
       NodeRef moved = clone_with_inputs(*node, {operand(node->inputs[0])});
       moved->dtype = moved->inputs[0]->dtype;
