@@ -4,8 +4,9 @@
 #   tools/gpu_profile.sh BUILD_FOLDER OUTPUT_FOLDER [DEVICE]        DEVICE: vulkan:0 by default
 #
 # BUILD_FOLDER has the program sporkle (and the libraries it needs in lib/, if there is such a folder). Writes
-# OUTPUT_FOLDER/train.jsonl (the steps' measurements), kernels.jsonl (a kernel a line). STEPS: 40 by default; LAYERS,
-# WIDTH, HEADS, CONTEXT, BATCH, NUMERICS, PRECISION: GPT-2's 12, 768, 12, 1024, then 8, fast, bf16.
+# OUTPUT_FOLDER/train.jsonl (the steps' measurements) and kernels.jsonl (a kernel a line). STEPS and PROFILE_STEPS: 40
+# and 30 by default; LAYERS, WIDTH, HEADS, CONTEXT, BATCH, NUMERICS, PRECISION: GPT-2's 12, 768, 12, 1024, then 8, fast,
+# bf16.
 set -euo pipefail
 build=$(realpath "${1:?BUILD_FOLDER}") output=$(mkdir -p "${2:?OUTPUT_FOLDER}" && realpath "$2")
 [ -d "$build/lib" ] && export LD_LIBRARY_PATH="$build/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
@@ -36,5 +37,5 @@ EOF
 "$build/sporkle" train "$work/run.toml" --json >"$output/train.jsonl"
 tail -2 "$output/train.jsonl"
 rm -rf "$work/run"
-sed -i 's/^steps = .*/steps = 6/' "$work/run.toml"
+sed -i "s/^steps = .*/steps = ${PROFILE_STEPS:-30}/" "$work/run.toml"
 "$build/sporkle" profile --json --top 60 -- train "$work/run.toml" --json >"$output/kernels.jsonl" 2>"$output/profile.log"

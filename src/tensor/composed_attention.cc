@@ -69,13 +69,16 @@ class Composed {
     return blocks && options_.dropout == 0 ? std::min(kBlock, shape_.queries - first) : shape_.queries;
   }
   int64_t sharing() const { return shape_.heads / shape_.kv_heads; }
-  // [rows, heads, count, size] -> [rows, kv_heads, sharing, count, size].
+  // [rows, heads, count, size] -> [rows, kv_heads, sharing, count, size]. Where nothing is shared, both stay as they
+  // are: a product of two batch axes reads its operands in place.
   Tensor grouped(const Tensor& x) const {
+    if (sharing() == 1) return x;
     return x.reshape({shape_.rows, shape_.kv_heads, sharing(), x.extent(2), x.extent(3)});
   }
   // Of keys or values those that the block sees: [rows, kv_heads, 1, seen, size].
   Tensor seen(const Tensor& x, int64_t first, int64_t count) const {
-    return x.slice(2, 0, shape_.keys - shape_.queries + first + count).unsqueeze(2);
+    const Tensor some = x.slice(2, 0, shape_.keys - shape_.queries + first + count);
+    return sharing() == 1 ? some : some.unsqueeze(2);
   }
   Tensor scores(int64_t first, int64_t count) const {
     return matmul(grouped(q_.slice(2, first, count)), seen(k_, first, count).transpose(-1, -2));
@@ -88,10 +91,10 @@ class Composed {
                    options_.key)
         .reshape(weights.shape());
   }
-  // factors [rows, kv_heads, sharing, count, seen], x [rows, heads, count, size] -> [rows, kv_heads, seen, size].
+  // factors [rows, (kv_heads, sharing), count, seen], x [rows, heads, count, size] -> [rows, kv_heads, seen, size].
   Tensor over_queries(const Tensor& factors, const Tensor& x) const {
     const int64_t count = sharing() * x.extent(2);
-    return matmul(factors.reshape({shape_.rows, shape_.kv_heads, count, factors.extent(4)}).transpose(-1, -2),
+    return matmul(factors.reshape({shape_.rows, shape_.kv_heads, count, factors.extent(-1)}).transpose(-1, -2),
                   x.reshape({shape_.rows, shape_.kv_heads, count, shape_.size}));
   }
   static void append(Tensor* all, const Tensor& part, int axis) {

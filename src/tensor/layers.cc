@@ -190,26 +190,22 @@ KernelCall embedding_call(DType type, const Shape& result) {
   return call;
 }
 
-// tokens, dy -> dweight. Threads take columns, so that each element is one sum in the order of the tokens. On a GPU,
-// which waits long for each sum, they take every sixteenth row as well and pass over the other tokens.
-KernelCall embedding_gradient(Context& context, DType type, const Shape& weight, int64_t count) {
+// tokens, dy -> dweight. Threads take columns, so that each element is one sum in the order of the tokens.
+KernelCall embedding_gradient(DType type, const Shape& weight, int64_t count) {
   constexpr int64_t kColumns = 64;
-  const int64_t parts = context.is_gpu() ? 16 : 1;
   KernelCall call;
-  call.key = typed_key("embedding_dw", type) + " " + std::to_string(parts);
-  call.define = [type, parts](KernelBuilder& k) {
+  call.key = typed_key("embedding_dw", type);
+  call.define = [type](KernelBuilder& k) {
     const Buffer tokens = k.input(DType::i32, "tokens"), dy = k.input(type, "dy"), dw = k.in_out(type, "dw");
     const Expr rows = k.size("rows"), width = k.size("width"), n = k.size("count");
-    k.range("t", (width + (kColumns - 1)) / kColumns * parts, [&](Expr t) {
-      const Expr first = t / parts * kColumns, columns = min(Expr(kColumns), width - first), part = t % parts;
-      k.range("v", (rows - part + (parts - 1)) / parts, [&](Expr v) {
-        const Expr row = (v * parts + part) * width + first;
-        k.range("z", columns, [&](Expr c) { dw.store(row + c, dsl::constant(type, 0)); });
+    k.range("t", (width + (kColumns - 1)) / kColumns, [&](Expr t) {
+      const Expr first = t * kColumns, columns = min(Expr(kColumns), width - first);
+      k.range("v", rows, [&](Expr v) {
+        k.range("z", columns, [&](Expr c) { dw.store(v * width + first + c, dsl::constant(type, 0)); });
       });
       k.serial("i", n, [&](Expr i) {
-        const Expr token = cast(DType::i64, tokens[i]), row = token * width + first;
-        const Expr mine = parts > 1 ? select(token % parts == part, columns, Expr(0)) : columns;
-        k.range("c", mine, [&](Expr c) { dw.store(row + c, dw[row + c] + dy[i * width + first + c]); });
+        const Expr row = cast(DType::i64, tokens[i]) * width + first;
+        k.range("c", columns, [&](Expr c) { dw.store(row + c, dw[row + c] + dy[i * width + first + c]); });
       });
     });
   };
@@ -217,6 +213,16 @@ KernelCall embedding_gradient(Context& context, DType type, const Shape& weight,
   call.results = {{type, weight}};
   call.scalars = {scalar_bits(weight[0]), scalar_bits(weight[1]), scalar_bits(count)};
   return call;
+}
+
+// On a GPU, which waits long for each of so many sums in order, a product with a matrix that has a one where a token
+// is: the same bits, as long as dy is finite.
+constexpr int64_t kMostOnes = int64_t{1} << 24;  // elements of that matrix
+
+Tensor embedding_gradient_by_product(const Tensor& tokens, const Tensor& dy, const Shape& weight) {
+  const Tensor numbers = index(dy.context(), {weight[0], tokens.size()}, 0);
+  const Tensor ones = equal(numbers, tokens.reshape({1, tokens.size()})).cast(dy.dtype());
+  return matmul(ones, dy.reshape({tokens.size(), weight[1]}));
 }
 
 }  // namespace
@@ -282,8 +288,12 @@ Tensor embedding(const Operand& operand, const Tensor& tokens) {
   KernelCall call = embedding_call(weight.dtype(), shape);
   call.gradient = [](std::span<const Tensor> in, std::span<const Tensor>, std::span<const Tensor> d) {
     const Tensor inputs[] = {in[1], d[0]};
-    const Tensor dw =
-        call_kernel(embedding_gradient(in[0].context(), in[0].dtype(), in[0].shape(), in[1].size()), inputs)[0];
+    const Shape& weight_shape = in[0].shape();
+    const bool by_product =
+        in[0].context().is_gpu() && !is_16_bit(in[0].dtype()) && weight_shape[0] * in[1].size() <= kMostOnes;
+    const Tensor dw = by_product
+                          ? embedding_gradient_by_product(in[1], d[0], weight_shape)
+                          : call_kernel(embedding_gradient(in[0].dtype(), weight_shape, in[1].size()), inputs)[0];
     return std::vector<Tensor>{dw, Tensor()};
   };
   return call_kernel(std::move(call), operands)[0];
