@@ -237,7 +237,7 @@ Status Coordinator::check_update(const LeaseRecord& lease, const mesh::Message& 
                             std::to_string(report.steps()) + " steps");
   if (!std::isfinite(report.mean_loss())) return invalid_argument("an update whose loss is not finite");
   std::vector<float> values(config_.manifest.parameter_count);
-  SPORKLE_RETURN_IF_ERROR(train::dequantize(request.payload, values));
+  SPORKLE_RETURN_IF_ERROR(train::decompress(request.payload, values));
   norm = comparable_norm(train::l2_norm(values), report.steps());
   if (!std::isfinite(norm)) return invalid_argument("an update whose length is not finite");
   const double usual = round_.norms.size() >= kNormsNeeded ? median(round_.norms) : 0;

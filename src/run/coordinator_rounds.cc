@@ -319,7 +319,7 @@ void Coordinator::close_round(TimePoint now) {
   std::vector<float> values(count);
   for (const LeaseRecord* update : updates) {
     Result<std::vector<std::byte>> encoded = store_->read_blob(update->blob);
-    Status status = encoded.ok() ? train::dequantize(*encoded, values) : encoded.status();
+    Status status = encoded.ok() ? train::decompress(*encoded, values) : encoded.status();
     if (!status.ok()) {
       failure_ = status.with_context("the run cannot read an update that it had accepted");
       return;
@@ -329,7 +329,7 @@ void Coordinator::close_round(TimePoint now) {
   outer_.step(mean.mean(), config_.outer_step(round_.number), values);
   Result<std::vector<std::byte>> delta = feedback_.encode(values);
   auto parameters = std::make_shared<std::vector<float>>(*parameters_);
-  Status status = delta.ok() ? train::dequantize_add(*delta, *parameters) : delta.status();
+  Status status = delta.ok() ? train::decompress_add(*delta, *parameters) : delta.status();
   if (!status.ok()) {
     failure_ = status.with_context("round " + std::to_string(round_.number) + " diverged; lower the learning rates");
     return;

@@ -164,7 +164,7 @@ Result<WorkerCore::Work> WorkerCore::on_next_work(const mesh::Message& reply) {
   }
   const auto version = static_cast<int64_t>(lease.round);
   if (version_ >= 0 && version == version_ + 1 && !reply.payload.empty()) {
-    SPORKLE_RETURN_IF_ERROR(train::dequantize_add(reply.payload, parameters_));
+    SPORKLE_RETURN_IF_ERROR(train::decompress_add(reply.payload, parameters_));
     parameters_sha256_ = digest_of(parameters_);
     version_ = version;
   }

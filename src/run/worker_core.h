@@ -17,7 +17,7 @@
 #include "base/status.h"
 #include "mesh/message.h"
 #include "run/replica.h"
-#include "train/quantize.h"
+#include "train/error_feedback.h"
 
 namespace sporkle::run {
 
