@@ -8,6 +8,7 @@ namespace {
 constexpr size_t kLeastBytes = size_t{16} << 10;
 constexpr double kShortest = 1e-4;  // seconds; what is faster cannot be told apart
 constexpr size_t kKept = 4;
+constexpr double kShortestTraining = 0.5;  // seconds
 constexpr double kShareOfTraining = 0.1, kShareToGoBack = 0.05;
 
 }  // namespace
@@ -28,7 +29,8 @@ train::Compression choose_compression(size_t count, double bytes_per_second, dou
   for (const Compression form : {Compression::int8, Compression::int4, Compression::sign}) {
     const size_t bytes = train::compressed_size_bytes(form, count);
     const double share = bytes > before ? kShareToGoBack : kShareOfTraining;
-    if (static_cast<double>(bytes) / bytes_per_second <= share * training_seconds) return form;
+    if (static_cast<double>(bytes) / bytes_per_second <= share * std::max(training_seconds, kShortestTraining))
+      return form;
   }
   return Compression::topk;
 }

@@ -2,7 +2,8 @@
 //
 // The rule: of int8, int4, sign and topk, in this order, the first whose update takes at most a tenth of the time that
 // its round's training takes. Going back to a larger form needs half of that, so that a link at the border does not
-// flap. A link not measured yet has int8.
+// flap. A training shorter than half a second counts as half a second: a round's fixed costs are then the greater part.
+// A link not measured yet has int8.
 #pragma once
 
 #include <cstddef>

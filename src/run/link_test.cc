@@ -35,6 +35,11 @@ TEST(ChooseCompression, SlowerLinksTakeSmallerForms) {
   EXPECT_EQ(choose_compression(count, 1e6, 0, Compression::topk), Compression::int8) << "no training time is known";
 }
 
+TEST(ChooseCompression, ShortRoundsDoNotAskForSmallForms) {
+  EXPECT_EQ(choose_compression(100'000, 1e7, 0.02, Compression::int8), Compression::int8);  // 10 ms to send
+  EXPECT_EQ(choose_compression(100'000, 1e6, 0.02, Compression::int8), Compression::sign);  // 100 ms
+}
+
 TEST(ChooseCompression, GoingBackNeedsTwiceTheSpeed) {
   const size_t count = 10'000'000;
   EXPECT_EQ(choose_compression(count, 11e6, 10, Compression::int4), Compression::int4);
