@@ -58,6 +58,16 @@ TEST(ModelDescription, RoundTrips) {
   EXPECT_EQ(decoded->vocab_size, 20);
 }
 
+// A run's ID is a hash of this text: runs begun before there was a choice keep theirs.
+TEST(ModelDescription, TheDefaultCompressionIsNotWritten) {
+  EXPECT_EQ(encode_model(tiny()).find("compression"), std::string::npos);
+  ModelDescription description = tiny();
+  description.config.run.compression = "topk";
+  const auto decoded = decode_model(encode_model(description));
+  ASSERT_TRUE(decoded.ok()) << decoded.status().to_string();
+  EXPECT_EQ(decoded->config, description.config);
+}
+
 TEST(ModelDescription, WhatIsNotOneIsRefused) {
   for (const std::string& text :
        {std::string(), std::string("sporkle-model 2\nvocab_size 256\n"), std::string("sporkle-model 1\nvocab_size 0\n"),
