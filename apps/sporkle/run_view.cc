@@ -93,7 +93,8 @@ std::string describe_event(const run::Event& event) {
       return node_of(event) + " lost its lease in " + round;
     case EventKind::round_closed:
       return round + " closed: " + std::to_string(event.workers) + " updates of " + std::to_string(event.inner_steps) +
-             " steps, loss " + number(event.train_loss, "%.3f") + ", " + number(event.seconds, "%.1f s");
+             " steps, loss " + number(event.train_loss, "%.3f") + ", " + number(event.seconds, "%.1f s") + ", " +
+             event.compression + ", " + number(static_cast<double>(event.update_bytes) / 1e6, "%.3g MB");
     case EventKind::update_late:
       return "an update of " + node_of(event) + " came after its round";
     case EventKind::update_rejected:
@@ -149,7 +150,11 @@ std::string event_json(const run::Event& event) {
   if (event.kind == run::EventKind::round_opened || event.kind == run::EventKind::round_closed)
     object.add("workers", event.workers).add("inner_steps", event.inner_steps);
   if (event.kind == run::EventKind::round_closed)
-    object.add("steps", event.steps).add("train_loss", event.train_loss).add("seconds", event.seconds);
+    object.add("steps", event.steps)
+        .add("train_loss", event.train_loss)
+        .add("seconds", event.seconds)
+        .add("compression", event.compression)
+        .add("update_bytes", event.update_bytes);
   if (event.tokens > 0) object.add("tokens", event.tokens);
   if (event.validation_loss) object.add("validation_loss", *event.validation_loss);
   return object.text();
@@ -186,6 +191,7 @@ std::string status_json(const run::RunStatus& status) {
     JsonObject round;
     round.add("round", r.round).add("inner_steps", r.inner_steps).add("reports", r.reports).add("tokens", r.tokens);
     round.add("train_loss", r.train_loss).add("seconds", r.seconds);
+    round.add("compression", r.compression).add("update_bytes", r.update_bytes);
     if (r.validation_loss) round.add("validation_loss", *r.validation_loss);
     rounds.add(round);
   }

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "train/compression.h"
+
 namespace sporkle::run {
 namespace {
 
@@ -89,6 +91,9 @@ Status RunConfig::validate() const {
   if (!positive(restart_grace_s)) return bad("restart_grace_s", "positive");
   if (!positive(long_poll_s)) return bad("long_poll_s", "positive");
   if (!(norm_bound > 1.0)) return bad("norm_bound", "more than 1");
+  if (compression != "auto")
+    if (auto known = train::parse_compression(compression); !known.ok())
+      return known.status().with_context("run configuration: compression (or \"auto\")");
   if (max_workers == 0) return bad("max_workers", "at least 1");
   return {};
 }

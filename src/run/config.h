@@ -73,6 +73,9 @@ struct RunConfig {
   double norm_bound = 10.0;          // an update this many times the usual norm is refused
   uint32_t staleness_rounds = 2;     // a late update this old still goes into its worker's error feedback
   uint32_t max_workers = 4096;
+  // How workers send their updates: a name of train::Compression, or "auto": each worker picks one for its link
+  // (run/link.h). The change of the parameters goes back in 8 bits in any case.
+  std::string compression = "int8";
 
   // invalid_argument names the field at fault.
   Status validate() const;

@@ -40,7 +40,7 @@
 #include "run/status.h"
 #include "run/store.h"
 #include "train/diloco.h"
-#include "train/quantize.h"
+#include "train/error_feedback.h"
 
 namespace sporkle::run {
 

@@ -74,11 +74,12 @@ TEST(CoordinatorAbuse, InfinityIsRejected) {
   expect_rejected([](mesh::Message& m) { scale_update(m, std::numeric_limits<float>::infinity()); }, "not finite");
 }
 TEST(CoordinatorAbuse, AnotherShapeIsRejected) {
-  expect_rejected([](mesh::Message& m) { m.payload = *train::quantize(std::vector<float>(699, 0.1f)); },
-                  "699 values where 700 belong");
+  expect_rejected(
+      [](mesh::Message& m) { m.payload = *train::compress(train::Compression::int8, std::vector<float>(699, 0.1f)); },
+      "699 values where 700 belong");
 }
 TEST(CoordinatorAbuse, NoPayloadIsRejected) {
-  expect_rejected([](mesh::Message& m) { m.payload.clear(); }, "not an 8-bit");
+  expect_rejected([](mesh::Message& m) { m.payload.clear(); }, "not a compressed tensor");
 }
 TEST(CoordinatorAbuse, AThousandfoldUpdateIsRejected) {
   expect_rejected([](mesh::Message& m) { scale_update(m, 1000); }, "times as long as usual");

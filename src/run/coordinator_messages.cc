@@ -159,6 +159,8 @@ Coordinator::Reply Coordinator::work_reply(const Member& member, bool has_versio
     to.set_seed(seed_of(*lease));
     to.set_deadline_ms(static_cast<uint32_t>(std::clamp(to_seconds(deadline_ - now) * 1000, 0.0, 4e9)));
     to.set_parameters_sha256(bytes_string(parameters_sha256_));
+    to.set_compression(static_cast<uint32_t>(lease->compression));
+    to.set_any_compression(lease->any_compression);
     if (has_version && version + 1 == round_.number) answer.payload = delta_;
     Member& holder = members_.at(member.id);
     if (holder.delivered != lease->id) {
@@ -236,8 +238,14 @@ Status Coordinator::check_update(const LeaseRecord& lease, const mesh::Message& 
     return invalid_argument("an update that claims " + std::to_string(report.tokens()) + " tokens in " +
                             std::to_string(report.steps()) + " steps");
   if (!std::isfinite(report.mean_loss())) return invalid_argument("an update whose loss is not finite");
+  SPORKLE_ASSIGN_OR_RETURN(const train::Compression compression, train::compression_of(request.payload));
+  if (lease.any_compression ? compression == train::Compression::none : compression != lease.compression)
+    return invalid_argument(
+        "an update compressed as " + std::string(train::compression_name(compression)) + " where the lease asks for " +
+        (lease.any_compression ? "a lossy one" : std::string(train::compression_name(lease.compression))) +
+        "; install the same release on both");
   std::vector<float> values(config_.manifest.parameter_count);
-  SPORKLE_RETURN_IF_ERROR(train::dequantize(request.payload, values));
+  SPORKLE_RETURN_IF_ERROR(train::decompress(request.payload, values));
   norm = comparable_norm(train::l2_norm(values), report.steps());
   if (!std::isfinite(norm)) return invalid_argument("an update whose length is not finite");
   const double usual = round_.norms.size() >= kNormsNeeded ? median(round_.norms) : 0;
@@ -289,6 +297,8 @@ Result<Coordinator::Reply> Coordinator::submit(Member& member, const mesh::Messa
   lease->reported_tokens = report.tokens();
   lease->reported_mean_loss = report.mean_loss();
   lease->reported_norm = norm;
+  lease->update_bytes = request.payload.size();
+  if (const auto sent = train::compression_of(request.payload); sent.ok()) lease->compression = *sent;
   lease->blob = "update-" + to_hex(std::as_bytes(std::span(lease->id)));
   new_blobs_.emplace_back(lease->blob, request.payload);
   dirty_leases_.insert(lease->id);

@@ -56,6 +56,18 @@ void leave_out_slow(uint64_t steps, double typical, std::vector<double>& speeds,
   workers.resize(kept);
 }
 
+// "int8", or "2 int8, 1 topk" where they differ.
+std::string describe_compressions(std::span<const LeaseRecord* const> updates) {
+  std::string list;
+  for (const train::Compression compression : train::kCompressions) {
+    const std::string name(train::compression_name(compression));
+    const auto count = std::ranges::count(updates, compression, [](const LeaseRecord* u) { return u->compression; });
+    if (count == static_cast<std::ptrdiff_t>(updates.size())) return name;
+    if (count > 0) list += (list.empty() ? "" : ", ") + std::to_string(count) + " " + name;
+  }
+  return list;
+}
+
 }  // namespace
 
 uint64_t Coordinator::seed_of(const LeaseRecord& lease) const {
@@ -207,6 +219,8 @@ void Coordinator::add_lease(const Member& member, uint64_t steps) {
   lease.units = pool_.take((steps * m.tokens_per_step + m.shard_tokens - 1) / m.shard_tokens);
   lease.schedule_step = static_cast<double>(round_.steps_done) / m.nominal_workers;
   lease.schedule_stride = static_cast<double>(round_target()) / m.nominal_workers / static_cast<double>(steps);
+  lease.any_compression = config_.compression == "auto";
+  if (const auto asked = train::parse_compression(config_.compression); asked.ok()) lease.compression = *asked;
   const Digest id = lease_digest("sporkle lease 1", run_id_, lease, true);
   lease.id.assign(reinterpret_cast<const char*>(id.data()), id.size());
   Member& holder = members_.at(member.id);
@@ -319,7 +333,7 @@ void Coordinator::close_round(TimePoint now) {
   std::vector<float> values(count);
   for (const LeaseRecord* update : updates) {
     Result<std::vector<std::byte>> encoded = store_->read_blob(update->blob);
-    Status status = encoded.ok() ? train::dequantize(*encoded, values) : encoded.status();
+    Status status = encoded.ok() ? train::decompress(*encoded, values) : encoded.status();
     if (!status.ok()) {
       failure_ = status.with_context("the run cannot read an update that it had accepted");
       return;
@@ -329,7 +343,7 @@ void Coordinator::close_round(TimePoint now) {
   outer_.step(mean.mean(), config_.outer_step(round_.number), values);
   Result<std::vector<std::byte>> delta = feedback_.encode(values);
   auto parameters = std::make_shared<std::vector<float>>(*parameters_);
-  Status status = delta.ok() ? train::dequantize_add(*delta, *parameters) : delta.status();
+  Status status = delta.ok() ? train::decompress_add(*delta, *parameters) : delta.status();
   if (!status.ok()) {
     failure_ = status.with_context("round " + std::to_string(round_.number) + " diverged; lower the learning rates");
     return;
@@ -349,8 +363,10 @@ void Coordinator::close_round(TimePoint now) {
     record.train_loss +=
         update->reported_mean_loss * static_cast<double>(update->reported_tokens) / static_cast<double>(record.tokens);
     round_.norms.push_back(update->reported_norm);
+    record.update_bytes += update->update_bytes;
     old_blobs_.push_back(update->blob);
   }
+  record.compression = describe_compressions(updates);
   if (round_.norms.size() > kNormsKept)
     round_.norms.erase(round_.norms.begin(), round_.norms.end() - static_cast<std::ptrdiff_t>(kNormsKept));
   record.round = round_.number;
@@ -380,6 +396,8 @@ void Coordinator::close_round(TimePoint now) {
   closed.tokens = record.tokens;
   closed.seconds = record.seconds;
   closed.train_loss = record.train_loss;
+  closed.compression = record.compression;
+  closed.update_bytes = record.update_bytes;
   emit(std::move(closed));
 
   ++round_.number;

@@ -16,7 +16,7 @@ enum class EventKind {
   worker_left,        // said good-bye
   round_opened,       // workers, inner_steps
   lease_lost,         // its round's deadline passed
-  round_closed,       // train_loss, tokens, steps, seconds, workers = updates that went in
+  round_closed,       // train_loss, tokens, steps, seconds, workers = updates that went in, compression, update_bytes
   update_late,        // came after its round
   update_rejected,    // message: why
   evaluated,          // validation_loss
@@ -39,6 +39,8 @@ struct Event {
   uint64_t tokens = 0;  // of this round; for `finished`, of the run
   double seconds = 0;
   double train_loss = 0;
+  std::string compression;  // as in RoundRecord
+  uint64_t update_bytes = 0;
   std::optional<double> validation_loss;
 };
 using EventCallback = std::function<void(const Event&)>;

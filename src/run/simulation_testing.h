@@ -133,6 +133,8 @@ class Simulation {
     mesh::NodeId id;
     double steps_per_second = 10;
     double latency_s = 0.01;
+    double upload_bytes_per_second = 0;  // of payloads; 0: no limit
+    double upload_s = 0;                 // what the last payload took
     std::unique_ptr<WorkerCore> core;
     bool alive = true;
     bool done = false;
@@ -304,23 +306,27 @@ class Simulation {
 
   void transmit(SimWorker& worker) {
     const uint64_t request = ++worker.request;
+    const auto payload = static_cast<double>(worker.message.payload.size());
+    worker.upload_s = worker.upload_bytes_per_second > 0 ? payload / worker.upload_bytes_per_second : 0;
     if (!dropped())
-      schedule(worker.latency_s, [this, &worker, request, method = worker.method, message = worker.message] {
-        const uint64_t generation = generation_;
-        coordinator_->handle(worker.id, method, message,
-                             mesh::Responder([this, &worker, request, generation](Result<mesh::Message> reply) {
-                               if (closing_ || generation != generation_ || dropped()) return;
-                               schedule(worker.latency_s, [this, &worker, request, reply = std::move(reply)] {
-                                 in_worker(worker,
-                                           [this, &worker, request, reply] { receive(worker, request, reply); });
-                               });
-                             }),
-                             now_);
-        collect();
-        ++handled_;
-        if (after_handle) after_handle(handled_);
-      });
-    const double timeout_s = worker.method == "next_work" ? config_.long_poll_s + 2 : 2 + 4 * worker.latency_s;
+      schedule(worker.latency_s + worker.upload_s,
+               [this, &worker, request, method = worker.method, message = worker.message] {
+                 const uint64_t generation = generation_;
+                 coordinator_->handle(
+                     worker.id, method, message,
+                     mesh::Responder([this, &worker, request, generation](Result<mesh::Message> reply) {
+                       if (closing_ || generation != generation_ || dropped()) return;
+                       schedule(worker.latency_s, [this, &worker, request, reply = std::move(reply)] {
+                         in_worker(worker, [this, &worker, request, reply] { receive(worker, request, reply); });
+                       });
+                     }),
+                     now_);
+                 collect();
+                 ++handled_;
+                 if (after_handle) after_handle(handled_);
+               });
+    const double timeout_s =
+        worker.method == "next_work" ? config_.long_poll_s + 2 : 2 + 4 * worker.latency_s + worker.upload_s;
     schedule(timeout_s, [this, &worker, request] {
       in_worker(worker, [this, &worker, request] {
         if (worker.request == request) transmit(worker);
@@ -414,6 +420,7 @@ class Simulation {
         mesh::Message submission = worker.core->submit();
         if (worker.tamper) worker.tamper(submission);
         send(worker, "submit", std::move(submission), [this, &worker](const mesh::Message& reply) {
+          worker.core->note_upload(worker.upload_s);
           const auto verdict = worker.core->on_submit(reply);
           if (!check(worker, verdict.status())) return;
           ++worker.verdicts[*verdict == Verdict::accepted ? "accepted"

@@ -10,6 +10,7 @@
 #include "mesh/clock.h"
 #include "mesh/node_id.h"
 #include "run/status.h"
+#include "train/compression.h"
 
 namespace sporkle::run {
 
@@ -62,7 +63,10 @@ struct LeaseRecord {
   double schedule_step = 0;
   double schedule_stride = 0;
   LeaseState state = LeaseState::active;
+  train::Compression compression = train::Compression::int8;  // asked for; with `reported`, the update's
+  bool any_compression = false;                               // the worker picks it
   // With `reported`:
+  uint64_t update_bytes = 0;
   uint32_t reported_steps = 0;
   uint64_t reported_tokens = 0;
   double reported_mean_loss = 0;

@@ -1,6 +1,7 @@
 #include "run/status.h"
 
 #include "mesh/node_id.h"
+#include "mesh/printable.h"
 #include "run/run.pb.h"
 
 namespace sporkle::run {
@@ -83,6 +84,8 @@ std::string encode_status(const RunStatus& status) {
     to.set_bytes_out(from.bytes_out);
     to.set_seconds(from.seconds);
     to.set_closed_unix_ms(from.closed_unix_ms);
+    to.set_compression(from.compression);
+    to.set_update_bytes(from.update_bytes);
   }
   return reply.SerializeAsString();
 }
@@ -146,6 +149,8 @@ Result<RunStatus> decode_status(std::string_view body) {
     to.bytes_out = from.bytes_out();
     to.seconds = from.seconds();
     to.closed_unix_ms = from.closed_unix_ms();
+    to.compression = mesh::printable(from.compression(), 64);
+    to.update_bytes = from.update_bytes();
     status.history.push_back(to);
   }
   return status;

@@ -57,6 +57,8 @@ struct RoundRecord {
   uint64_t bytes_out = 0;
   double seconds = 0;
   int64_t closed_unix_ms = 0;
+  std::string compression;    // of its updates: "int8", or "2 int8, 1 topk"; empty: not recorded
+  uint64_t update_bytes = 0;  // of all its updates, before the mesh's own compression
 };
 
 enum class RunPhase : uint32_t { waiting, running, finished };

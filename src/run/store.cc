@@ -41,6 +41,10 @@ std::string_view view(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
+// What later versions know of a round; earlier ones leave it alone.
+constexpr char kRoundUpdates[] =
+    "CREATE TABLE IF NOT EXISTS round_updates (round INTEGER PRIMARY KEY, compression TEXT, bytes INTEGER)";
+
 }  // namespace
 
 struct Store::State {
@@ -173,6 +177,9 @@ Result<LeaseRecord> decode_lease(const std::string& content) {
   lease.reported_mean_loss = from.reported_mean_loss();
   lease.reported_norm = from.reported_norm();
   lease.blob = from.blob();
+  lease.compression = static_cast<train::Compression>(from.compression());
+  lease.any_compression = from.any_compression();
+  lease.update_bytes = from.update_bytes();
   return lease;
 }
 
@@ -216,6 +223,7 @@ Result<std::unique_ptr<Store>> Store::open(const fs::path& folder) {
     return unsupported(path + " has format " + std::to_string(format) + ", this program reads format " +
                        std::to_string(kFormat));
   }
+  SPORKLE_RETURN_IF_ERROR(s.execute(kRoundUpdates, "create a table"));
   // Sweep what a crash left behind.
   std::set<std::string> named;
   {
@@ -301,7 +309,7 @@ Result<CoordinatorState> Store::load() {
     if (result != SQLITE_DONE) return s.error("read the returned units");
   }
   {
-    Query query(s.database, s.statements, "SELECT * FROM history ORDER BY round");
+    Query query(s.database, s.statements, "SELECT * FROM history LEFT JOIN round_updates USING (round) ORDER BY round");
     while ((result = query.step()) == SQLITE_ROW) {
       RoundRecord h;
       h.round = query.integer();
@@ -316,6 +324,8 @@ Result<CoordinatorState> Store::load() {
       h.bytes_out = query.integer();
       h.seconds = query.real();
       h.closed_unix_ms = static_cast<int64_t>(query.integer());
+      h.compression = query.bytes();
+      h.update_bytes = query.integer();
       state.history.push_back(h);
     }
     if (result != SQLITE_DONE) return s.error("read the history");
@@ -395,6 +405,9 @@ void Store::put_lease(const LeaseRecord& lease) {
   to.set_reported_mean_loss(lease.reported_mean_loss);
   to.set_reported_norm(lease.reported_norm);
   to.set_blob(lease.blob);
+  to.set_compression(static_cast<uint32_t>(lease.compression));
+  to.set_any_compression(lease.any_compression);
+  to.set_update_bytes(lease.update_bytes);
   SPORKLE_RUN_QUERY(query, "INSERT OR REPLACE INTO leases VALUES (?, ?)");
   query.blob(lease.id).blob(to.SerializeAsString());
   SPORKLE_FINISH_QUERY(query, "write a lease");
@@ -418,6 +431,11 @@ void Store::put_returned(const std::set<uint64_t>& units) {
 }
 
 void Store::put_history(const RoundRecord& h) {
+  {
+    SPORKLE_RUN_QUERY(query, "INSERT OR REPLACE INTO round_updates VALUES (?, ?, ?)");
+    query.integer(h.round).text(h.compression).integer(h.update_bytes);
+    SPORKLE_FINISH_QUERY(query, "write the history");
+  }
   SPORKLE_RUN_QUERY(query, "INSERT OR REPLACE INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
   query.integer(h.round).integer(h.inner_steps).integer(h.reports).integer(h.leases_lost).integer(h.steps);
   query.integer(h.tokens).real(h.train_loss).optional_real(h.validation_loss).integer(h.bytes_in);

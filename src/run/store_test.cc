@@ -1,6 +1,7 @@
 #include "run/store.h"
 
 #include <gtest/gtest.h>
+#include <sqlite3.h>
 
 #include <fstream>
 
@@ -43,10 +44,15 @@ TEST(Store, KeepsEverything) {
   lease.state = LeaseState::reported;
   lease.reported_norm = 2.5;
   lease.blob = "update-1";
+  lease.compression = train::Compression::topk;
+  lease.any_compression = true;
+  lease.update_bytes = 77;
   RoundRecord record;
   record.round = 2;
   record.train_loss = 1.25;
   record.validation_loss = 0.5;
+  record.compression = "2 int8, 1 topk";
+  record.update_bytes = 1234;
   RoundState round;
   round.number = 3;
   round.next_unit = 99;
@@ -89,7 +95,38 @@ TEST(Store, KeepsEverything) {
   EXPECT_EQ(state->returned_units, (std::set<uint64_t>{4, 9}));
   ASSERT_EQ(state->history.size(), 1u);
   EXPECT_EQ(state->history[0].validation_loss, 0.5);
+  EXPECT_EQ(state->history[0].compression, "2 int8, 1 topk");
+  EXPECT_EQ(state->history[0].update_bytes, 1234u);
+  ASSERT_EQ(state->leases.size(), 1u);
+  EXPECT_EQ(state->leases[0].compression, train::Compression::topk);
+  EXPECT_TRUE(state->leases[0].any_compression);
+  EXPECT_EQ(state->leases[0].update_bytes, 77u);
   EXPECT_EQ(*(*store)->read_blob("update-1"), bytes("tensor"));
+}
+
+// As an earlier version left it, without the table of how updates came.
+TEST(Store, HistoryOfEarlierVersionsIsRead) {
+  TemporaryFolder folder;
+  {
+    auto store = Store::open(folder.path());
+    ASSERT_TRUE(store.ok()) << store.status().to_string();
+    (*store)->begin();
+    (*store)->put_round({});
+    (*store)->put_history({.round = 0, .train_loss = 1.5, .compression = "int8", .update_bytes = 9});
+    ASSERT_TRUE((*store)->commit().ok());
+  }
+  sqlite3* database = nullptr;
+  ASSERT_EQ(sqlite3_open((folder.path() / "run.db").c_str(), &database), SQLITE_OK);
+  EXPECT_EQ(sqlite3_exec(database, "DROP TABLE round_updates", nullptr, nullptr, nullptr), SQLITE_OK);
+  sqlite3_close(database);
+  auto store = Store::open(folder.path());
+  ASSERT_TRUE(store.ok()) << store.status().to_string();
+  const auto state = (*store)->load();
+  ASSERT_TRUE(state.ok()) << state.status().to_string();
+  ASSERT_EQ(state->history.size(), 1u);
+  EXPECT_EQ(state->history[0].train_loss, 1.5);
+  EXPECT_EQ(state->history[0].compression, "");
+  EXPECT_EQ(state->history[0].update_bytes, 0u);
 }
 
 TEST(Store, AnUncommittedTransactionLeavesNothing) {

@@ -64,6 +64,7 @@ struct Worker::State {
   const WorkerOptions options;
   WorkerCore core;  // run()'s thread only, what it says otherwise excepted
   WorkerSummary summary;
+  double round_trip_s = 0;   // of a small call
   bool has_stepped = false;  // a step was done since the start
 
   std::mutex mutex;
@@ -125,11 +126,14 @@ struct Worker::State {
   }
 
   // One request, repeated over new connections until it is answered.
-  Result<mesh::Message> call(std::string_view method, const mesh::Message& request) {
+  // `seconds`: set to how long the answered one took.
+  Result<mesh::Message> call(std::string_view method, const mesh::Message& request, double* seconds = nullptr) {
     mesh::Backoff backoff;
     for (;;) {
       SPORKLE_ASSIGN_OR_RETURN(const std::shared_ptr<mesh::Channel> to, connection());
+      const auto start = SteadyClock::now();
       Result<mesh::Message> reply = to->call(method, request, options.call_timeout);
+      if (seconds) *seconds = seconds_since(start);
       if (reply.ok()) return reply;
       const Status status = reply.status();
       if (is_stopping()) return Status(Code::cancelled, "the worker is stopping");
@@ -217,17 +221,17 @@ struct Worker::State {
   }
 
   Status say_hello() {
-    SPORKLE_ASSIGN_OR_RETURN(const mesh::Message reply, call("hello", core.hello()));
+    SPORKLE_ASSIGN_OR_RETURN(const mesh::Message reply, call("hello", core.hello(), &round_trip_s));
     return core.on_hello(reply);
   }
 
   // A call by a member. A coordinator that does not know us (it lost its state) hears hello first.
-  Result<mesh::Message> member_call(std::string_view method, const mesh::Message& request) {
-    Result<mesh::Message> reply = call(method, request);
+  Result<mesh::Message> member_call(std::string_view method, const mesh::Message& request, double* seconds = nullptr) {
+    Result<mesh::Message> reply = call(method, request, seconds);
     tell_waiting();
     if (reply.ok() || reply.status().code() != Code::not_found) return reply;
     SPORKLE_RETURN_IF_ERROR(say_hello());
-    return call(method, request);
+    return call(method, request, seconds);
   }
 
   Status fetch_parameters() {
@@ -277,7 +281,9 @@ struct Worker::State {
                       .tokens = core.report().tokens,
                       .loss = core.report().mean_loss,
                       .seconds = core.report().seconds};
-    SPORKLE_ASSIGN_OR_RETURN(const mesh::Message reply, member_call("submit", core.submit()));
+    double seconds = 0;
+    SPORKLE_ASSIGN_OR_RETURN(const mesh::Message reply, member_call("submit", core.submit(), &seconds));
+    core.note_upload(seconds - round_trip_s);
     SPORKLE_ASSIGN_OR_RETURN(const Verdict verdict, core.on_submit(reply));
     set_progress({});
     event.message = core.verdict_reason();

@@ -151,6 +151,11 @@ Result<WorkerCore::Work> WorkerCore::on_next_work(const mesh::Message& reply) {
   lease.schedule_stride = from.schedule_stride();
   lease.seed = from.seed();
   SPORKLE_ASSIGN_OR_RETURN(lease.parameters_sha256, parse_digest(from.parameters_sha256()));
+  lease.compression = static_cast<train::Compression>(from.compression());
+  lease.any_compression = from.any_compression();
+  if (std::ranges::count(train::kCompressions, lease.compression) == 0)
+    return unsupported("the run asks for updates in a form (number " + std::to_string(from.compression()) +
+                       ") that this version does not know; update sporkle");
   if (lease.steps == 0 || lease.steps > kMostStepsPerLease || from.units().empty() ||
       !std::isfinite(lease.schedule_step) || !std::isfinite(lease.schedule_stride))
     return corrupt_data("the coordinator sent a lease that makes no sense");
@@ -164,7 +169,7 @@ Result<WorkerCore::Work> WorkerCore::on_next_work(const mesh::Message& reply) {
   }
   const auto version = static_cast<int64_t>(lease.round);
   if (version_ >= 0 && version == version_ + 1 && !reply.payload.empty()) {
-    SPORKLE_RETURN_IF_ERROR(train::dequantize_add(reply.payload, parameters_));
+    SPORKLE_RETURN_IF_ERROR(train::decompress_add(reply.payload, parameters_));
     parameters_sha256_ = digest_of(parameters_);
     version_ = version;
   }
@@ -236,7 +241,12 @@ Status WorkerCore::train(const StepCallback& callback) {
   std::vector<float> end(parameters_.size());
   SPORKLE_RETURN_IF_ERROR(replica_->get_parameters(end));
   train::pseudo_gradient(parameters_, end, end);
-  Result<std::vector<std::byte>> update = feedback_->encode(end);
+  const double seconds =
+      tokens_per_second_ > 0 ? static_cast<double>(report_.tokens) / tokens_per_second_ : report_.seconds;
+  compression_ = lease_->any_compression
+                     ? choose_compression(end.size(), link_.bytes_per_second(), seconds, compression_)
+                     : lease_->compression;
+  Result<std::vector<std::byte>> update = feedback_->encode(end, compression_);
   if (!update.ok())
     return update.status().with_context("training diverged in round " + std::to_string(lease_->round) +
                                         " (a lower learning rate may help)");

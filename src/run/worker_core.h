@@ -16,8 +16,9 @@
 #include "base/sha256.h"
 #include "base/status.h"
 #include "mesh/message.h"
+#include "run/link.h"
 #include "run/replica.h"
-#include "train/quantize.h"
+#include "train/error_feedback.h"
 
 namespace sporkle::run {
 
@@ -84,6 +85,9 @@ class WorkerCore {
   // After train(), once the wall time is known: a throttled worker is slower than its replica thinks.
   void set_seconds(double seconds);
   mesh::Message submit() const;
+  // How long submit() took, its round trip apart: measures the link, for leases that leave the compression to us.
+  void note_upload(double seconds) { link_.sent(update_.size(), seconds); }
+  train::Compression compression() const { return compression_; }  // of the last update
   // Settles the error feedback and gives up the lease.
   Result<Verdict> on_submit(const mesh::Message& reply);
   const std::string& verdict_reason() const { return verdict_reason_; }
@@ -115,6 +119,8 @@ class WorkerCore {
     double schedule_stride;
     uint64_t seed;
     Digest parameters_sha256;
+    train::Compression compression;
+    bool any_compression;
   };
   void remember(const Digest& digest, std::vector<std::byte> bytes);
 
@@ -139,6 +145,8 @@ class WorkerCore {
   size_t shard_bytes_ = 0;
 
   std::unique_ptr<train::ErrorFeedback> feedback_;
+  UploadMeter link_;
+  train::Compression compression_ = train::Compression::int8;
   InnerReport report_;
   std::vector<std::byte> update_;
   double tokens_per_second_ = 0;

@@ -168,6 +168,9 @@ std::vector<Field> config_fields(TrainConfig& c) {
       {"run", "heartbeat_timeout_s", NumberField{&c.run.heartbeat_timeout_s, 0.0, 86400.0, true},
        "A worker silent for so many seconds counts as lost."},
       {"run", "listen", TextField{&c.run.listen, {}}, "Address and port of the coordinator. Port 0: one that is free."},
+      {"run", "compression", TextField{&c.run.compression, {"none", "int8", "int4", "sign", "topk", "auto"}},
+       "How workers send their updates: 4, 1, 1/2, 1/7 or 1/25 bytes a parameter; all but `none` with error feedback. "
+       "`auto`: each worker picks the one its link is fast enough for."},
   };
 }
 
@@ -295,6 +298,8 @@ std::string config_to_toml(const TrainConfig& config) {
     if ((name == "path" || name == "corpus") && std::get<TextField>(field.value).value->empty()) continue;
     if (name == "tokens" && config.train.tokens == 0) continue;
     if (name == "steps" && config.train.tokens != 0) continue;
+    // The default stays out, too: a run's manifest, and with it its ID, is what it was before there was a choice.
+    if (name == "compression" && config.run.compression == RunConfig().compression) continue;
     if (section != field.section) {
       section = field.section;
       text += (text.empty() ? "[" : "\n[") + section + "]\n";

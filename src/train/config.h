@@ -81,6 +81,7 @@ struct RunConfig {
   double minimum_deadline_s = 2.0;
   double heartbeat_timeout_s = 6.0;
   std::string listen = "0.0.0.0:0";
+  std::string compression = "int8";  // of workers' updates: see train/compression.h; or "auto"
   bool operator==(const RunConfig&) const = default;
 };
 
