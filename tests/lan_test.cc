@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "tests/command.h"
@@ -34,11 +35,13 @@ class LanTest : public CommandTest {
   }
 
   // A run that starts when so many workers have come, and takes a moment.
-  void config(int workers) const {
+  void config(int workers, int steps = 4) const {
     write("config.toml",
           "[data]\npath = \"text.txt\"\n[model]\nlayers = 1\nheads = 1\nwidth = 16\ncontext = 16\n[train]\n"
-          "batch_size = 2\neval_batches = 1\nsteps = 4\n[output]\ndirectory = \"model\"\n[run]\ninner_steps = "
-          "\"2\"\nworkers = " +
+          "batch_size = 2\neval_batches = 1\nsteps = " +
+              std::to_string(steps) +
+              "\n[output]\ndirectory = \"model\"\n[run]\ninner_steps = "
+              "\"2\"\nworkers = " +
               std::to_string(workers) + "\n");
   }
 
@@ -191,9 +194,13 @@ TEST_F(LanTest, ALinkWithoutAddressesOpensFromMemory) {
 
 TEST_F(LanTest, ALinkWithoutAddressesOpensFromASeedList) {
   Running coordinator = coordinate("lab", {"--no-lan"});
+  const std::string lab_link = link_;
   const std::string seeds = "# runs of our group\n" + read("state-lab/record");
   write("seeds.txt", seeds);
-  Running worker = join({bare_link(), "--seeds", "seeds.txt"});
+  Running other = coordinate("other", {"--no-lan"});
+  write("others.txt", read("state-other/record"));
+  link_ = lab_link;
+  Running worker = join({"--seeds", "others.txt", "--seeds", "seeds.txt", bare_link()});
   expect_finished(worker);
   expect_finished(coordinator);
   // A list that somebody has tampered with helps nobody.
@@ -220,18 +227,16 @@ TEST_F(LanTest, AStaleLinkOpensByTheNetwork) {
 
 // A coordinator that comes back elsewhere: who looks on the network finds it again.
 TEST_F(LanTest, AWorkerFollowsACoordinatorThatMoves) {
-  config(2);
-  Running worker = [this] {
-    Running coordinator = coordinate("lab");
-    Running joined = join({"--lan"});
-    EXPECT_TRUE(joined.wait_for_output(event("ready"))) << joined.errors();
-    coordinator.send_signal(SIGKILL);
-    coordinator.wait();
-    return joined;
-  }();
+  config(1, 100'000);
+  std::optional<Running> coordinator(coordinate("lab"));
+  Running worker = join({"--lan", "--speed", "0.2"});
+  ASSERT_TRUE(worker.wait_for_output(event("accepted"))) << worker.errors();
+  coordinator->send_signal(SIGKILL);
+  coordinator->wait();
   fs::remove(folder_ / "state-lab" / "port");  // another port
-  Running coordinator = coordinate("lab");
-  EXPECT_TRUE(coordinator.wait_for_output("{\"event\":\"worker_")) << coordinator.errors() << worker.errors();
+  coordinator.emplace(coordinate("lab"));
+  EXPECT_TRUE(worker.wait_for_output(event("reconnected"))) << worker.errors();
+  EXPECT_TRUE(coordinator->wait_for_output(event("round_closed"))) << coordinator->errors();
   expect_joins(worker);
 }
 

@@ -167,6 +167,7 @@ void register_join(Cli& cli) {
   command.flag("--lan", &o.lan, "Look on this network: joins the run that is named, or the only one");
   command.flag("--list", &o.list, "Only list the runs on this network");
   command.option("--seeds", &o.seeds, "File of signed records that say where runs are (may be repeated)")
+      .one_at_a_time()
       .value_name("FILE");
   command.option("--threads", &o.threads, "Threads to compute with; 0: one for each core").range(0, 4096);
   command.option("--device", &o.device, "Device to compute on (see `sporkle devices`)").value_name("DEVICE");

@@ -215,6 +215,7 @@ void register_run(Cli& cli) {
   start.option("--state", &s.state, "Folder for the run's state (default: OUTPUT/run)").value_name("DIR");
   start.option("--listen", &s.listen, "Address to listen on, instead of run.listen").value_name("HOST:PORT");
   start.option("--address", &s.addresses, "Host that the link names (may be repeated; default: this machine's)")
+      .one_at_a_time()
       .value_name("HOST");
   start.option("--name", &s.name, "What others see this run called (default: the name of its data)").value_name("NAME");
   start.option("--threads", &s.threads, "Threads for evaluation; 0: one for each core").range(0, 4096);

@@ -182,7 +182,8 @@ TEST(RunRecord, AddressesAreCutToWhatFits) {
 TEST(RunRecord, TextForm) {
   const RunRecord record = known_record();
   const std::string text = record_to_text(record);
-  EXPECT_TRUE(text.starts_with("sporkle-record:bi")) << text;
+  EXPECT_TRUE(text.starts_with("sporkle-record:biqnowuyagblccvx2vf7")) << text;
+  EXPECT_TRUE(text.ends_with("4s2odq")) << text;
   const auto bytes = record_bytes_from_text(text);
   ASSERT_TRUE(bytes.ok()) << bytes.status().to_string();
   EXPECT_EQ(*RunRecord::parse(*bytes), record);
