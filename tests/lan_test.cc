@@ -117,6 +117,20 @@ TEST_F(LanTest, JoinsTheOnlyRunWithoutAnyConfiguration) {
   expect_finished(coordinator);
 }
 
+// Two machines and a cable: no address was ever given to them.
+TEST_F(LanTest, IPv6LinkLocalAddressesAreEnough) {
+  network_->use_ipv4(false);
+  Running coordinator = coordinate("lab");
+  EXPECT_EQ(link_.find("10.77.0.1"), std::string::npos) << link_;
+  const Output list = join({"--lan", "--list"}).wait();
+  EXPECT_TRUE(field(list.out, "address").starts_with("[fe80::")) << list.out;
+  EXPECT_EQ(field(list.out, "verified"), "true") << list.out;
+  Running worker = join({"--lan"});
+  expect_finished(worker);
+  expect_finished(coordinator);
+  network_->use_ipv4(true);
+}
+
 TEST_F(LanTest, ListsSeveralRunsAndJoinsTheOneNamed) {
   Running first = coordinate("first");
   const std::string first_id = short_id(link_);

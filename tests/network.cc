@@ -78,6 +78,19 @@ Network::~Network() {
   if (second_ >= 0) ::close(second_);
 }
 
+void Network::use_ipv4(bool used) {
+  for (const Machine machine : {Machine::second, Machine::first}) {
+    enter(machine);
+    const std::string number = machine == Machine::first ? "1" : "2", cable = "cable" + number;
+    if (!run(used ? "ip addr add 10.77.0." + number + "/24 dev " + cable : "ip -4 addr flush dev " + cable))
+      error_ = "IPv4 cannot be switched";
+    // An IPv6 address is tentative until nobody has objected to it, for a second or two.
+    for (int i = 0; !used && i < 100 && !run("ip -6 addr show dev " + cable + " scope link -tentative | grep fe80");
+         ++i)
+      ::usleep(50'000);
+  }
+}
+
 void Network::enter(Machine machine) {
   if (::setns(machine == Machine::first ? first_ : second_, CLONE_NEWNET) != 0)
     error_ = std::string("cannot enter a network namespace: ") + std::strerror(errno);

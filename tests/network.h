@@ -21,6 +21,9 @@ class Network {
 
   const std::string& error() const { return error_; }
 
+  // Takes IPv4 from the cable, or gives it back; with IPv6's link-local addresses alone, once they are of use.
+  void use_ipv4(bool used);
+
   // Commands started from now on are on that machine.
   void enter(Machine machine);
 

@@ -101,6 +101,7 @@ Status join(const JoinOptions& o) {
   run::WorkerOptions options;
   options.software = "sporkle " + std::string(version());
   options.name = o.name;
+  options.run = mesh::run_in_link(link);
   options.threads = static_cast<uint32_t>(o.threads);
   options.speed = o.speed;
   options.on_event = [&](const run::WorkerEvent& event) {

@@ -21,11 +21,6 @@ constexpr std::string_view no_run = "-";
 // 64 runs with 8 long addresses and a record each take less.
 constexpr size_t max_file_bytes = size_t{1} << 20;
 
-std::string run_of(const RunLink& link) {
-  const auto found = link.parameters.find(std::string(link_run_parameter));
-  return found == link.parameters.end() ? "" : found->second;
-}
-
 bool is_run_value(std::string_view text) {
   return text.size() == link_run_digits && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
 }
@@ -130,7 +125,7 @@ std::string KnownRuns::text() const {
 }
 
 const KnownRun* KnownRuns::find(const RunLink& link) const {
-  const std::string wanted = run_of(link);
+  const std::string wanted = run_in_link(link);
   const KnownRun* best = nullptr;
   for (const KnownRun& run : runs_)
     if (run.coordinator == link.coordinator && (wanted.empty() || run.run == wanted) &&
@@ -151,7 +146,7 @@ KnownRun& KnownRuns::at(const NodeId& coordinator, const std::string& run, uint6
 }
 
 void KnownRuns::worked(const RunLink& link, const Address& address, uint64_t now_unix_s) {
-  const std::string run = run_of(link);
+  const std::string run = run_in_link(link);
   KnownRun& known = at(link.coordinator, is_run_value(run) ? run : "", now_unix_s);
   std::erase(known.addresses, address);
   known.addresses.insert(known.addresses.begin(), address);

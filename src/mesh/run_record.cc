@@ -155,8 +155,8 @@ Status RunRecord::check_expiry(uint64_t now_unix_s) const {
 
 bool RunRecord::belongs_to(const RunLink& link) const {
   if (link.coordinator != coordinator()) return false;
-  const auto run = link.parameters.find(std::string(link_run_parameter));
-  return run == link.parameters.end() || run->second == link_run_value(run_id);
+  const std::string run = run_in_link(link);
+  return run.empty() || run == link_run_value(run_id);
 }
 
 RunLink RunRecord::link() const {
@@ -164,6 +164,11 @@ RunLink RunRecord::link() const {
 }
 
 std::string link_run_value(const RunId& id) { return to_hex(id).substr(0, link_run_digits); }
+
+std::string run_in_link(const RunLink& link) {
+  const auto found = link.parameters.find(std::string(link_run_parameter));
+  return found == link.parameters.end() ? "" : found->second;
+}
 
 std::vector<Address> fit_addresses(const std::vector<Address>& addresses) {
   // Keys, tags, numbers and the longest name take less than this.

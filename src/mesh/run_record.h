@@ -68,6 +68,8 @@ struct RunRecord {
 inline constexpr std::string_view link_run_parameter = "run";
 inline constexpr size_t link_run_digits = 16;
 std::string link_run_value(const RunId& id);
+// The value of that parameter, or "" for a link that has none.
+std::string run_in_link(const RunLink& link);
 
 // The first addresses that fit into a record beside a name of any length; without repetitions and zones.
 std::vector<Address> fit_addresses(const std::vector<Address>& addresses);
