@@ -75,6 +75,10 @@ Option& Option::one_of(std::vector<std::string> values) {
   option_->check(CLI::IsMember(std::move(values)));
   return *this;
 }
+Option& Option::one_at_a_time() {
+  option_->allow_extra_args(false);
+  return *this;
+}
 Option& Option::value_name(const std::string& name) {
   option_->type_name(name);
   return *this;

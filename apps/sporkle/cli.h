@@ -33,6 +33,8 @@ class Option {
   Option& required();
   Option& range(double lowest, double highest);
   Option& one_of(std::vector<std::string> values);
+  // Of a list: one value each time that the option is given, so that a positional argument may follow.
+  Option& one_at_a_time();
   // What help shows for the value, such as "FILE"; upper case by convention.
   Option& value_name(const std::string& name);
 

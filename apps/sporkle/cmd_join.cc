@@ -7,12 +7,15 @@
 #include "apps/sporkle/cli.h"
 #include "apps/sporkle/commands.h"
 #include "apps/sporkle/interrupt.h"
+#include "apps/sporkle/lan_runs.h"
+#include "apps/sporkle/run_connector.h"
 #include "apps/sporkle/run_view.h"
 #include "apps/sporkle/version.h"
 #include "base/file.h"
 #include "base/json_writer.h"
 #include "base/terminal.h"
 #include "mesh/identity.h"
+#include "mesh/lan_scan.h"
 #include "mesh/run_link.h"
 #include "run/gpt.h"
 #include "run/worker.h"
@@ -20,8 +23,14 @@
 namespace sporkle::app {
 namespace {
 
+// With the half second that checking takes at most, a list is there after about a second.
+constexpr std::chrono::milliseconds lan_scan_time{600};
+
 struct JoinOptions {
-  std::string link;
+  std::string run;
+  bool lan = false;
+  bool list = false;
+  std::vector<std::string> seeds;
   std::string name;
   std::string device;
   int64_t threads = 0;
@@ -29,9 +38,59 @@ struct JoinOptions {
   bool json = false;
 };
 
+Result<mesh::LanScan> scan_for(const JoinOptions& o) {
+  mesh::LanScanOptions options;
+  options.duration = lan_scan_time;
+  // A whole ID is worth no wait for others of that name; a name is.
+  if (const auto id = mesh::NodeId::parse(o.run); id.ok())
+    options.enough = [id = *id](const mesh::LanRun& run) { return run.record.coordinator() == id; };
+  return mesh::scan_lan(options);
+}
+
+bool is_link(const std::string& text) { return text.starts_with("sporkle://"); }
+
+Status list_lan_runs(const JoinOptions& o) {
+  SPORKLE_ASSIGN_OR_RETURN(const mesh::LanScan scan, scan_for(o));
+  const std::vector<LanRunLine> lines = check_lan_runs(scan.runs);
+  if (o.json) {
+    for (const LanRunLine& line : lines) std::printf("%s\n", lan_json(line).c_str());
+  } else if (lines.empty()) {
+    std::printf("%s\n", choose_lan_run(scan, "").status().message().c_str());
+  } else {
+    std::printf("Runs on this network:\n\n%s\nJoin one with: sporkle join --lan %s\n", lan_table(lines).c_str(),
+                lines.front().short_id.c_str());
+  }
+  return {};
+}
+
+// The link given, or the one that the local network has for what was given.
+Result<mesh::RunLink> link_to_join(const JoinOptions& o) {
+  if (is_link(o.run)) return mesh::RunLink::parse(o.run);
+  if (!o.lan && o.run.empty())
+    return invalid_argument("which run? Give its link, from `sporkle run start`, or --lan to join one on this network");
+  if (!o.lan)
+    return invalid_argument("'" + printable(o.run) +
+                            "' is not a run link; it begins with sporkle://. To join a run of this network by its name "
+                            "or ID, add --lan");
+  SPORKLE_ASSIGN_OR_RETURN(const mesh::LanScan scan, scan_for(o));
+  SPORKLE_ASSIGN_OR_RETURN(mesh::RunLink link, choose_lan_run(scan, o.run));
+  for (const mesh::LanRun& run : scan.runs)
+    if (!o.json && run.record.belongs_to(link))
+      std::printf("Found '%s' (%s) on this network.\n", printable(run.record.name).c_str(),
+                  link.coordinator.short_id().c_str());
+  return link;
+}
+
 Status join(const JoinOptions& o) {
-  SPORKLE_ASSIGN_OR_RETURN(const mesh::RunLink link, mesh::RunLink::parse(o.link));
+  if (o.list) return list_lan_runs(o);
+  SPORKLE_ASSIGN_OR_RETURN(const mesh::RunLink link, link_to_join(o));
   SPORKLE_ASSIGN_OR_RETURN(const mesh::Identity identity, mesh::Identity::load_or_create(home_directory()));
+  RunConnectorOptions connector_options;
+  connector_options.lan = o.lan;
+  connector_options.seeds = o.seeds;
+  connector_options.client.software = "sporkle " + std::string(version());
+  SPORKLE_ASSIGN_OR_RETURN(const std::unique_ptr<RunConnector> connector,
+                           RunConnector::create(link, identity, connector_options));
   if (!o.json) std::printf("This node is %s. Joining ...\n", identity.id().short_id().c_str());
   const auto print = [&](const std::string& line) {
     if (line.empty()) return;
@@ -42,6 +101,7 @@ Status join(const JoinOptions& o) {
   run::WorkerOptions options;
   options.software = "sporkle " + std::string(version());
   options.name = o.name;
+  options.run = mesh::run_in_link(link);
   options.threads = static_cast<uint32_t>(o.threads);
   options.speed = o.speed;
   options.on_event = [&](const run::WorkerEvent& event) {
@@ -57,14 +117,24 @@ Status join(const JoinOptions& o) {
                                    ", loss " + loss};
       terminal.redraw(lines);
     };
-  run::Worker worker(link, identity, run::gpt_replica_factory({o.device, static_cast<int>(o.threads)}), options);
+  run::Worker worker(
+      [&connector]() -> Result<std::unique_ptr<mesh::Channel>> {
+        SPORKLE_ASSIGN_OR_RETURN(std::unique_ptr<mesh::Client> client, connector->connect());
+        return std::unique_ptr<mesh::Channel>(std::move(client));
+      },
+      run::gpt_replica_factory({o.device, static_cast<int>(o.threads)}), options);
   catch_interrupts();
-  std::jthread watcher([&worker](std::stop_token stop) {
-    while (!stop.stop_requested() && !interrupted()) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  std::jthread watcher([&worker, &connector](std::stop_token stop) {
+    while (!stop.stop_requested() && !interrupted()) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      connector->remember();
+    }
     if (interrupted()) worker.stop();
   });
   const Result<run::WorkerSummary> result = worker.run();
   watcher.request_stop();
+  watcher.join();
+  connector->remember();
   if (!result.ok()) return result.status();
   const run::WorkerSummary& s = *result;
   if (o.json) {
@@ -93,7 +163,13 @@ void register_join(Cli& cli) {
   auto options = std::make_shared<JoinOptions>();
   JoinOptions& o = *options;
   Command command = cli.command("join", "Give this machine's compute to a run");
-  command.option("link", &o.link, "The run's link, from `sporkle run start`").required().value_name("LINK");
+  command.option("run", &o.run, "The run's link, from `sporkle run start`; with --lan a name or an ID will do")
+      .value_name("LINK");
+  command.flag("--lan", &o.lan, "Look on this network: joins the run that is named, or the only one");
+  command.flag("--list", &o.list, "Only list the runs on this network");
+  command.option("--seeds", &o.seeds, "File of signed records that say where runs are (may be repeated)")
+      .one_at_a_time()
+      .value_name("FILE");
   command.option("--threads", &o.threads, "Threads to compute with; 0: one for each core").range(0, 4096);
   command.option("--device", &o.device, "Device to compute on (see `sporkle devices`)").value_name("DEVICE");
   command.option("--name", &o.name, "What others see this node called").value_name("NAME");
@@ -102,6 +178,7 @@ void register_join(Cli& cli) {
   command.flag("--json", &o.json, "Print one JSON event a line");
   command.computes();
   command.example("join 'sporkle://...'", "Joins with all cores; Ctrl-C leaves, and nothing is lost.");
+  command.example("join --lan", "Joins the run on this network, or lists them when there are several.");
   command.example("join 'sporkle://...' --threads 2 --speed 0.5", "Gives half of two cores.");
   command.action([options] { return join(*options); });
 }

@@ -6,13 +6,17 @@
 #include "apps/sporkle/cli.h"
 #include "apps/sporkle/commands.h"
 #include "apps/sporkle/interrupt.h"
+#include "apps/sporkle/run_connector.h"
 #include "apps/sporkle/run_view.h"
 #include "apps/sporkle/version.h"
 #include "base/file.h"
 #include "base/format_units.h"
 #include "base/json_writer.h"
+#include "base/log.h"
 #include "base/terminal.h"
+#include "mesh/address_order.h"
 #include "mesh/client.h"
+#include "mesh/lan_announcer.h"
 #include "run/coordinator_server.h"
 #include "run/gpt.h"
 
@@ -25,11 +29,13 @@ struct StartOptions {
   std::string config;
   std::string state;
   std::string listen;
+  std::string name;
   std::vector<std::string> addresses;
   int64_t threads = 0;
   int64_t evaluate_every = 1;
   int64_t evaluation_windows = 256;
   int64_t checkpoint_every = 10;
+  bool no_lan = false;
   bool json = false;
 };
 
@@ -58,6 +64,19 @@ Status parse_listen(const std::string& text, mesh::ServerOptions* server) {
   return {};
 }
 
+// Tells the local network; a coordinator that listens on loopback alone tells this machine alone. Null when that is not
+// wanted, or does not work: the link still does.
+std::unique_ptr<mesh::LanAnnouncer> announce(const run::CoordinatorServer& server, const std::string& listen_host,
+                                             bool no_lan) {
+  if (no_lan) return nullptr;
+  mesh::LanAnnouncerOptions options;
+  if (mesh::is_loopback(listen_host)) options.scope = mesh::LanScope::loopback;
+  auto announcer = mesh::LanAnnouncer::start([&server] { return server.record(); }, options);
+  if (announcer.ok()) return *std::move(announcer);
+  log(LogLevel::warning, "run", "`sporkle join --lan` will not find this run: " + announcer.status().message());
+  return nullptr;
+}
+
 Status start_run(const StartOptions& o) {
   SPORKLE_ASSIGN_OR_RETURN(const train::TrainConfig config, train::load_config(o.config));
   const fs::path state = o.state.empty() ? fs::path(config.output.directory) / "run" : fs::path(o.state);
@@ -76,6 +95,8 @@ Status start_run(const StartOptions& o) {
   run::CoordinatorServerOptions options;
   options.folder = state;
   options.addresses = o.addresses;
+  // The data may be named by a path, which is nobody's business.
+  options.name = o.name.empty() ? fs::path(run.manifest.name).stem().string() : o.name;
   options.server.software = "sporkle " + std::string(version());
   options.evaluate_every_rounds = static_cast<uint64_t>(o.evaluate_every);
   options.checkpoint_every_rounds = static_cast<uint64_t>(o.checkpoint_every);
@@ -90,12 +111,21 @@ Status start_run(const StartOptions& o) {
   SPORKLE_ASSIGN_OR_RETURN(const std::unique_ptr<run::CoordinatorServer> server,
                            run::CoordinatorServer::start(run, identity, tokens, *host, options));
   SPORKLE_RETURN_IF_ERROR(write_file_atomically(port_file, std::to_string(server->port())));
+  const std::unique_ptr<mesh::LanAnnouncer> announcer = announce(*server, options.server.host, o.no_lan);
   const std::string link = server->link().to_string();
   say(o.json,
-      "Run link:\n\n  " + link + "\n\nOn any machine that reaches this one:\n\n  sporkle join '" + link +
-          "'\n\nWaiting for " + std::to_string(run.start_workers) + (run.start_workers == 1 ? " worker" : " workers") +
+      "Run link:\n\n  " + link + "\n\nOn any machine that reaches this one:\n\n  sporkle join '" + link + "'\n\n" +
+          (announcer ? "On any machine of this network (--no-lan switches that off):\n\n  sporkle join --lan\n\n"
+                     : "") +
+          "Waiting for " + std::to_string(run.start_workers) + (run.start_workers == 1 ? " worker" : " workers") +
           ". Ctrl-C stops; the same command goes on from " + state.string() + ".",
-      JsonObject().add("event", "link").add("link", link).add("port", server->port()).text());
+      JsonObject()
+          .add("event", "link")
+          .add("link", link)
+          .add("port", server->port())
+          .add("lan", announcer != nullptr)
+          .add("record", (state / "record").string())
+          .text());
 
   catch_interrupts();
   std::jthread watcher([&server](std::stop_token stop) {
@@ -141,7 +171,11 @@ Status show_run(const StatusOptions& o) {
   mesh::ClientOptions options;
   options.software = "sporkle " + std::string(version());
   options.role = "observer";
-  SPORKLE_ASSIGN_OR_RETURN(const std::unique_ptr<mesh::Client> client, mesh::Client::connect(link, identity, options));
+  RunConnectorOptions connector_options;
+  connector_options.client = options;
+  SPORKLE_ASSIGN_OR_RETURN(const std::unique_ptr<RunConnector> connector,
+                           RunConnector::create(link, identity, connector_options));
+  SPORKLE_ASSIGN_OR_RETURN(const std::unique_ptr<mesh::Client> client, connector->connect());
   Terminal terminal(1);
   DemoScreen screen;
   const auto start = std::chrono::steady_clock::now();
@@ -181,12 +215,18 @@ void register_run(Cli& cli) {
   start.option("--state", &s.state, "Folder for the run's state (default: OUTPUT/run)").value_name("DIR");
   start.option("--listen", &s.listen, "Address to listen on, instead of run.listen").value_name("HOST:PORT");
   start.option("--address", &s.addresses, "Host that the link names (may be repeated; default: this machine's)")
+      .one_at_a_time()
       .value_name("HOST");
+  start.option("--name", &s.name, "What others see this run called (default: the name of its data)").value_name("NAME");
   start.option("--threads", &s.threads, "Threads for evaluation; 0: one for each core").range(0, 4096);
   start.option("--evaluate-every", &s.evaluate_every, "Rounds between evaluations; 0: only at the end").range(0, 1e9);
   start.option("--evaluation-windows", &s.evaluation_windows, "Validation windows to look at; 0: all").range(0, 1e9);
   start.option("--checkpoint-every", &s.checkpoint_every, "Rounds between checkpoints; 0: only at the end")
       .range(0, 1e9);
+  start.flag(
+      "--no-lan", &s.no_lan,
+      "Do not tell the local network of this run. By default its name and addresses are announced there, so that "
+      "`sporkle join --lan` finds it");
   start.flag("--json", &s.json, "Print one JSON event a line");
   start.computes();
   start.example("run start examples/configs/mesh.toml", "Prints a link for `sporkle join`, then conducts the run.");

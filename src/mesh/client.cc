@@ -1,5 +1,6 @@
 #include "mesh/client.h"
 
+#include <algorithm>
 #include <condition_variable>
 #include <mutex>
 #include <optional>
@@ -95,13 +96,23 @@ struct Client::State {
 
 namespace {
 
-// What the connecting thread and the reactor's share while one address is tried.
-struct Attempt {
+// What the connecting thread and the reactor's share while the addresses are tried. Outlives the connecting: attempts
+// that lose may end later.
+struct Race {
+  struct Attempt {
+    std::shared_ptr<Connection> connection;  // the connecting thread's
+    std::optional<Status> failure;
+  };
   std::mutex mutex;
   std::condition_variable changed;
-  bool opened = false;
-  std::string software;
-  std::optional<Status> failure;
+  std::vector<Attempt> attempts;  // of the addresses so far, in their order
+  std::optional<size_t> winner;
+  std::string software;  // of the winner
+  bool over = false;     // nobody may win any more
+
+  size_t failures() const {
+    return static_cast<size_t>(std::ranges::count_if(attempts, [](const Attempt& a) { return a.failure.has_value(); }));
+  }
 };
 
 // Why an address failed, the most telling one first: a wrong key or version says more than silence.
@@ -118,6 +129,35 @@ int weight(const Status& status) {
   }
 }
 
+// The events of the attempt at address `index`; `state` is the Client::State, which outlives the reactor's threads.
+template <typename State>
+ConnectionEvents race_events(const std::shared_ptr<Race>& race, size_t index, State* state) {
+  ConnectionEvents events;
+  events.on_open = [race, index](const std::shared_ptr<Connection>& connection, const Session::Event& hello) {
+    const std::lock_guard lock(race->mutex);
+    if (race->over || race->winner) return connection->close(Status());
+    race->winner = index;
+    race->software = hello.software;
+    race->changed.notify_one();
+  };
+  events.on_message = [state](const std::shared_ptr<Connection>&, Session::Event event) {
+    state->on_response(std::move(event));
+  };
+  events.on_closed = [race, index, state](const std::shared_ptr<Connection>&, const Status& why, bool) {
+    {
+      const std::lock_guard lock(race->mutex);
+      if (race->winner != index) {
+        if (race->over) return;
+        race->attempts[index].failure = why;
+        race->changed.notify_one();
+        return;
+      }
+    }
+    state->on_closed(why);
+  };
+  return events;
+}
+
 }  // namespace
 
 Client::Client(std::shared_ptr<State> state) : state_(std::move(state)) {}
@@ -131,45 +171,48 @@ Result<std::unique_ptr<Client>> Client::connect(const RunLink& link, const Ident
   SPORKLE_ASSIGN_OR_RETURN(state->reactor, Reactor::create(1));
   State* const raw = state.get();  // outlives the reactor's threads, which are all that use it
 
+  const size_t count = link.addresses.size();
   const auto deadline = steady_clock::now() + options.connect_timeout;
-  Status failure;
-  for (size_t i = 0; i < link.addresses.size(); ++i) {
+  // However many addresses there are, the last one gets most of the time.
+  const auto stagger = std::min(options.connect_stagger, options.connect_timeout / static_cast<int>(4 * count));
+  const auto race = std::make_shared<Race>();
+  std::unique_lock lock(race->mutex);
+  while (!race->winner && race->failures() < count) {
+    const size_t started = race->attempts.size();
+    if (started == count) {
+      race->changed.wait(lock, [&] { return race->winner || race->failures() == count; });
+      break;
+    }
     const auto left = std::chrono::duration_cast<milliseconds>(deadline - steady_clock::now());
-    if (left.count() <= 0 && i > 0) break;
-    // A silent address must not use up the time of those after it.
-    const milliseconds share = left / static_cast<int>(link.addresses.size() - i);
-    const auto attempt = std::make_shared<Attempt>();
-    ConnectionEvents events;
-    events.on_open = [attempt](const std::shared_ptr<Connection>&, const Session::Event& hello) {
-      const std::lock_guard lock(attempt->mutex);
-      attempt->opened = true;
-      attempt->software = hello.software;
-      attempt->changed.notify_one();
-    };
-    events.on_message = [raw](const std::shared_ptr<Connection>&, Session::Event event) {
-      raw->on_response(std::move(event));
-    };
-    events.on_closed = [attempt, raw](const std::shared_ptr<Connection>&, const Status& why, bool opened) {
-      if (opened) return raw->on_closed(why);
-      const std::lock_guard lock(attempt->mutex);
-      attempt->failure = why;
-      attempt->changed.notify_one();
-    };
-    const ConnectionOptions connection_options{share,
+    if (left.count() <= 0 && started > 0) break;
+    race->attempts.emplace_back();
+    lock.unlock();
+    const ConnectionOptions connection_options{left,
                                                options.keep_alive_interval,
                                                options.keep_alive_timeout,
                                                {options.software, options.role, options.limits}};
-    const auto connection =
-        state->reactor->connect(link.addresses[i], link.coordinator, tls, connection_options, std::move(events));
-    std::unique_lock lock(attempt->mutex);
-    attempt->changed.wait(lock, [&] { return attempt->opened || attempt->failure; });
-    if (attempt->opened) {
-      state->connection = connection;
-      state->server_software = attempt->software;
-      state->server_address = link.addresses[i];
-      return std::unique_ptr<Client>(new Client(std::move(state)));
-    }
-    const Status status = attempt->failure->with_context(link.addresses[i].to_string());
+    auto connection = state->reactor->connect(link.addresses[started], link.coordinator, tls, connection_options,
+                                              race_events(race, started, raw));
+    lock.lock();
+    race->attempts[started].connection = std::move(connection);
+    // The next address has its turn when this one has failed, or has been silent for a while.
+    race->changed.wait_for(lock, stagger, [&] { return race->winner || race->attempts[started].failure; });
+  }
+  race->over = true;
+  for (size_t i = 0; i < race->attempts.size(); ++i)
+    if (race->winner != i) race->attempts[i].connection->close(Status());
+  if (race->winner) {
+    state->connection = std::move(race->attempts[*race->winner].connection);
+    state->server_software = race->software;
+    state->server_address = link.addresses[*race->winner];
+    race->attempts.clear();
+    return std::unique_ptr<Client>(new Client(std::move(state)));
+  }
+  Status failure;
+  for (size_t i = 0; i < race->attempts.size(); ++i) {
+    const Status status = race->attempts[i]
+                              .failure.value_or(Status(Code::deadline_exceeded, "no answer in time"))
+                              .with_context(link.addresses[i].to_string());
     if (failure.ok()) {
       failure = status;
     } else {

@@ -22,6 +22,8 @@ namespace sporkle::mesh {
 
 struct ClientOptions {
   std::chrono::milliseconds connect_timeout{10'000};  // over all addresses of the link together
+  // How long an address may be silent before the next one is tried beside it (RFC 8305, "happy eyeballs").
+  std::chrono::milliseconds connect_stagger{100};
   // A ping goes out when nothing has arrived for the interval; the connection is lost when nothing has for the timeout.
   std::chrono::milliseconds keep_alive_interval{10'000};
   std::chrono::milliseconds keep_alive_timeout{30'000};
@@ -32,9 +34,10 @@ struct ClientOptions {
 
 class Client : public Channel {
  public:
-  // Tries the link's addresses in order. Errors: unavailable when none answers, permission_denied when the key found
-  // there is not the link's (the message has both short IDs), unsupported when the peer speaks another major protocol
-  // version (the message has both versions), deadline_exceeded.
+  // Tries the link's addresses in order, the next one when one fails or is silent for a while, and takes the first
+  // where the link's key answers; address_order.h has the order that suits. Errors: unavailable when none answers,
+  // permission_denied when the key found there is not the link's (the message has both short IDs), unsupported when the
+  // peer speaks another major protocol version (the message has both versions), deadline_exceeded.
   static Result<std::unique_ptr<Client>> connect(const RunLink& link, const Identity& identity,
                                                  const ClientOptions& options = {});
   ~Client() override;

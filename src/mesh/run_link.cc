@@ -14,7 +14,7 @@ namespace sporkle::mesh {
 namespace {
 
 constexpr std::string_view scheme = "sporkle://";
-constexpr std::string_view shape = "expected sporkle://<node id>@host:port[,host:port...]/[?name=value...]";
+constexpr std::string_view shape = "expected sporkle://<node id>[@host:port[,host:port...]]/[?name=value...]";
 
 Status link_error(const std::string& what) { return invalid_argument("bad run link: " + what); }
 
@@ -121,19 +121,20 @@ Result<RunLink> RunLink::parse(std::string_view text) {
     text = text.substr(0, mark);
   }
   if (text.ends_with('/')) text.remove_suffix(1);
-  const size_t at = text.find('@');
-  if (at == std::string_view::npos) return link_error("it has no '@' after the node ID; " + std::string(shape));
 
   RunLink link;
+  const size_t at = text.find('@');
   auto id = NodeId::parse(text.substr(0, at));
-  if (!id.ok()) return link_error(id.status().message());
+  if (!id.ok()) return link_error(id.status().message() + "; " + std::string(shape));
   link.coordinator = *id;
-  for (const std::string_view part : split(text.substr(at + 1), ',')) {
-    auto address = Address::parse(part);
-    if (!address.ok()) return link_error(address.status().message());
-    if (link.addresses.size() == max_addresses)
-      return link_error("it has more than " + std::to_string(max_addresses) + " addresses");
-    link.addresses.push_back(*std::move(address));
+  if (at != std::string_view::npos) {
+    for (const std::string_view part : split(text.substr(at + 1), ',')) {
+      auto address = Address::parse(part);
+      if (!address.ok()) return link_error(address.status().message());
+      if (link.addresses.size() == max_addresses)
+        return link_error("it has more than " + std::to_string(max_addresses) + " addresses");
+      link.addresses.push_back(*std::move(address));
+    }
   }
   if (query.empty()) return link;
   for (const std::string_view part : split(query, '&')) {
@@ -149,8 +150,8 @@ Result<RunLink> RunLink::parse(std::string_view text) {
 }
 
 std::string RunLink::to_string() const {
-  std::string text = std::string(scheme) + coordinator.to_string() + "@";
-  for (size_t i = 0; i < addresses.size(); ++i) text += (i ? "," : "") + addresses[i].to_string();
+  std::string text = std::string(scheme) + coordinator.to_string();
+  for (size_t i = 0; i < addresses.size(); ++i) text += (i ? "," : "@") + addresses[i].to_string();
   text += "/";
   char separator = '?';
   for (const auto& [name, value] : parameters) {

@@ -1,9 +1,10 @@
 // RunLink: what a researcher hands out so that others can join a run. Like a magnet link it carries a key and hints:
 //
-//   sporkle://<coordinator's node ID>@host:port[,host:port...]/[?name=value[&name=value...]]
+//   sporkle://<coordinator's node ID>[@host:port[,host:port...]]/[?name=value[&name=value...]]
 //
-// The key is what is trusted, the addresses only say where to try, in order. IPv6 addresses stand in brackets. Unknown
-// parameters are kept, so that an older program passes a newer link on unharmed. A plain value.
+// The key is what is trusted, the addresses only say where to try. A link without any needs another source of them: the
+// LAN, a record, what this machine remembers. IPv6 addresses stand in brackets. Unknown parameters are kept, so that an
+// older program passes a newer link on unharmed. A plain value.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +34,7 @@ struct RunLink {
   static constexpr size_t max_addresses = 16;
 
   NodeId coordinator;
-  std::vector<Address> addresses;                 // at least one in a valid link
+  std::vector<Address> addresses;                 // may be empty
   std::map<std::string, std::string> parameters;  // decoded; percent-encoded in the text
 
   // invalid_argument names the part at fault.

@@ -31,6 +31,16 @@ TEST(RunLink, AcceptsTheShortForms) {
   EXPECT_EQ(RunLink::parse(link("@[fe80::1%eth0]:9"))->addresses[0].host, "fe80::1%eth0");
 }
 
+TEST(RunLink, MayHaveNoAddress) {
+  for (const std::string& text : {link(""), link("/"), link("/?run=ab")}) {
+    const auto parsed = RunLink::parse(text);
+    ASSERT_TRUE(parsed.ok()) << parsed.status().to_string();
+    EXPECT_TRUE(parsed->addresses.empty());
+    EXPECT_EQ(*RunLink::parse(parsed->to_string()), *parsed);
+  }
+  EXPECT_EQ(RunLink::parse(link(""))->to_string(), link("/"));
+}
+
 TEST(RunLink, ErrorsNameThePartAtFault) {
   const auto expect_error = [](const std::string& text, const std::string& part) {
     const auto result = RunLink::parse(text);
@@ -40,7 +50,8 @@ TEST(RunLink, ErrorsNameThePartAtFault) {
   };
   expect_error("", "does not begin with sporkle://");
   expect_error("https://example.org", "does not begin with sporkle://");
-  expect_error(link(""), "no '@'");
+  expect_error("sporkle://", "node ID");
+  expect_error("sporkle://h:1", "node ID");
   expect_error("sporkle://abc@h:1", "node ID");
   expect_error(link("@"), "no port");
   expect_error(link("@host"), "no port");

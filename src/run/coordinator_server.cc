@@ -8,9 +8,21 @@
 
 #include "base/log.h"
 #include "mesh/clock.h"
+#include "mesh/record_signer.h"
 #include "run/coordinator.h"
 
 namespace sporkle::run {
+namespace {
+
+// What a coordinator's run_id() says in hexadecimal.
+mesh::RunId to_bytes(const std::string& hex) {
+  mesh::RunId id{};
+  for (size_t i = 0; i < id.size() && 2 * i + 1 < hex.size(); ++i)
+    id[i] = static_cast<std::byte>(std::stoi(hex.substr(2 * i, 2), nullptr, 16));
+  return id;
+}
+
+}  // namespace
 
 struct CoordinatorServer::State {
   explicit State(ModelHost& model_host, CoordinatorServerOptions server_options)
@@ -25,6 +37,7 @@ struct CoordinatorServer::State {
   mutable std::mutex mutex;  // over the coordinator and what follows
   std::condition_variable changed;
   std::unique_ptr<Coordinator> coordinator;
+  std::unique_ptr<mesh::RecordSigner> signer;  // set once, before the mutex is first released
   std::map<mesh::NodeId, int> connections;
   bool stopping = false;
   struct HostWork {
@@ -140,7 +153,14 @@ struct CoordinatorServer::State {
     mesh::ServerCallbacks callbacks;
     callbacks.handler = [this](const mesh::Peer& peer, std::string_view method, mesh::Message request,
                                mesh::Responder respond) {
-      const std::lock_guard lock(mutex);
+      std::unique_lock lock(mutex);
+      if (method == "record") {
+        lock.unlock();
+        const Result<mesh::RunRecord> record = signer->current();
+        if (!record.ok()) return respond(record.status());
+        const std::vector<std::byte> bytes = record->encode();
+        return respond(mesh::Message{{reinterpret_cast<const char*>(bytes.data()), bytes.size()}, {}});
+      }
       coordinator->handle(peer.id, method, std::move(request), std::move(respond), clock.now());
       collect();
     };
@@ -183,11 +203,22 @@ Result<std::unique_ptr<CoordinatorServer>> CoordinatorServer::start(const RunCon
     // The first callback may come before start() returns.
     const std::lock_guard lock(s.mutex);
     SPORKLE_ASSIGN_OR_RETURN(s.server, mesh::Server::start(identity, s.options.server, s.callbacks()));
-    s.link.coordinator = identity.id();
-    const auto hosts = s.options.addresses.empty() ? mesh::local_addresses() : s.options.addresses;
-    for (const std::string& address : hosts)
-      if (s.link.addresses.size() < mesh::RunLink::max_addresses)
-        s.link.addresses.push_back({address, s.server->port()});
+    const mesh::RunId run_id = to_bytes(s.coordinator->run_id());
+    const auto addresses = [given = s.options.addresses, port = s.server->port()] {
+      std::vector<mesh::Address> result;
+      for (const std::string& name : given.empty() ? mesh::local_addresses() : given)
+        if (result.size() < mesh::RunLink::max_addresses) result.push_back({name, port});
+      return result;
+    };
+    s.link = {identity.id(), addresses(), {{std::string(mesh::link_run_parameter), mesh::link_run_value(run_id)}}};
+    mesh::RecordSigner::Options signer_options;
+    signer_options.run_id = run_id;
+    signer_options.name = s.options.name.empty() ? config.manifest.name : s.options.name;
+    signer_options.addresses = addresses;
+    signer_options.file = s.options.folder / "record";
+    s.signer = std::make_unique<mesh::RecordSigner>(identity, s.clock, std::move(signer_options));
+    if (const auto record = s.signer->current(); !record.ok())
+      log(LogLevel::warning, "run", "this run has no signed record: " + record.status().message());
     if (s.coordinator->finished()) s.want_host_work(true, true);  // the end came between two starts
   }
   s.ticker = std::thread([&s] { s.tick_loop(); });
@@ -198,6 +229,7 @@ Result<std::unique_ptr<CoordinatorServer>> CoordinatorServer::start(const RunCon
 
 uint16_t CoordinatorServer::port() const { return state_->server->port(); }
 const mesh::RunLink& CoordinatorServer::link() const { return state_->link; }
+Result<mesh::RunRecord> CoordinatorServer::record() const { return state_->signer->current(); }
 
 RunStatus CoordinatorServer::status() const {
   const std::lock_guard lock(state_->mutex);

@@ -17,6 +17,7 @@
 #include "base/status.h"
 #include "mesh/identity.h"
 #include "mesh/run_link.h"
+#include "mesh/run_record.h"
 #include "mesh/server.h"
 #include "run/config.h"
 #include "run/event.h"
@@ -29,6 +30,7 @@ struct CoordinatorServerOptions {
   std::filesystem::path folder;  // the run's state (store.h)
   mesh::ServerOptions server;
   std::vector<std::string> addresses;     // hosts for the link; empty takes this machine's
+  std::string name;                       // of the run, in its record; empty takes the manifest's
   uint64_t evaluate_every_rounds = 1;     // 0: only at the end
   uint64_t checkpoint_every_rounds = 10;  // 0: only at the end
   EventCallback on_event;
@@ -52,6 +54,9 @@ class CoordinatorServer {
 
   uint16_t port() const;
   const mesh::RunLink& link() const;
+  // Where this run is to be found now, signed; the file "record" in the folder has it as a seed list. Peers get it by
+  // the method "record".
+  Result<mesh::RunRecord> record() const;
   RunStatus status() const;
   // The parameters now.
   std::shared_ptr<const std::vector<float>> parameters() const;

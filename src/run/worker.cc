@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "mesh/retry.h"
+#include "mesh/run_record.h"
 #include "run/worker_core.h"
 
 namespace sporkle::run {
@@ -19,7 +20,12 @@ using SteadyClock = std::chrono::steady_clock;
 WorkerInfo worker_info(const WorkerOptions& options) {
   std::random_device random;
   const uint64_t session = uint64_t{random()} << 32 | random();
-  return {options.software, options.name, options.threads, session};
+  return {options.software, options.name, options.threads, session, options.run};
+}
+
+WorkerOptions with_run_of(const mesh::RunLink& link, WorkerOptions options) {
+  options.run = mesh::run_in_link(link);
+  return options;
 }
 
 double seconds_since(SteadyClock::time_point start) {
@@ -369,7 +375,7 @@ Worker::Worker(const mesh::RunLink& link, const mesh::Identity& identity, Replic
                                      mesh::Client::connect(link, identity, client_options));
             return std::unique_ptr<mesh::Channel>(std::move(client));
           },
-          std::move(factory), std::move(options)) {}
+          std::move(factory), with_run_of(link, options)) {}
 
 Worker::~Worker() = default;
 

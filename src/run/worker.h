@@ -63,6 +63,7 @@ using Connect = std::function<Result<std::unique_ptr<mesh::Channel>>()>;
 struct WorkerOptions {
   std::string software = "sporkle";
   std::string name;
+  std::string run;  // the first hexadecimal digits of the run's ID; another run is refused. Empty: whatever is there
   uint32_t threads = 1;
   double speed = 1.0;  // below 1: sleeps after every step, so as to be only so fast
   std::chrono::milliseconds call_timeout{60'000};
@@ -77,7 +78,7 @@ class Worker {
  public:
   // `connect` makes one connection to the coordinator; it is called again after a loss.
   Worker(Connect connect, ReplicaFactory factory, WorkerOptions options);
-  // The usual one: TLS to the coordinator of `link`.
+  // The usual one: TLS to the coordinator of `link`, whose run it sets in the options.
   Worker(const mesh::RunLink& link, const mesh::Identity& identity, ReplicaFactory factory, WorkerOptions options);
   ~Worker();
 

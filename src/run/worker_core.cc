@@ -5,6 +5,8 @@
 #include <cstring>
 #include <set>
 
+#include "base/sha256.h"
+#include "mesh/printable.h"
 #include "run/protocol.h"
 #include "run/run.pb.h"
 #include "train/diloco.h"
@@ -51,6 +53,11 @@ Status WorkerCore::on_hello(const mesh::Message& reply) {
   SPORKLE_RETURN_IF_ERROR(parse(reply, hello));
   const proto::Manifest& from = hello.manifest();
   const std::string bytes = from.SerializeAsString();
+  // A coordinator's key may conduct several runs, and an old address may lead to another one.
+  if (const std::string id = to_hex(sha256(bytes)); !id.starts_with(info_.run))
+    return invalid_argument("the coordinator conducts run " + id.substr(0, info_.run.size()) + " there, '" +
+                            mesh::printable(from.name(), 64) + "', and the link is of run " +
+                            mesh::printable(info_.run, 64) + "; ask for a link that is up to date");
   finished_ = hello.finished();
   heartbeat_interval_ms_ = std::clamp(hello.heartbeat_interval_ms(), 10u, 60'000u);
   if (replica_) {

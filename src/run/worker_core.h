@@ -27,6 +27,7 @@ struct WorkerInfo {
   std::string name;
   uint32_t threads = 1;
   uint64_t session = 0;  // random, one a process
+  std::string run;       // the first hexadecimal digits of the ID of the run to join; empty: whatever is there
 };
 
 // What a heartbeat tells; an empty lease means no work under way.

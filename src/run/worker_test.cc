@@ -411,6 +411,19 @@ TEST(Worker, ALinkToAnotherKeyIsRefused) {
   EXPECT_EQ(worker.run().status().code(), Code::permission_denied);
 }
 
+TEST(Worker, AnotherRunOfTheCoordinatorIsRefused) {
+  MeshRun run;
+  mesh::RunLink link = run.server().link();
+  ASSERT_EQ(link.parameters.at("run"), run.server().status().run_id.substr(0, 16));
+  ASSERT_EQ(run.server().record()->link(), link);
+  link.parameters["run"] = "0123456789abcdef";
+  Worker worker(link, *mesh::Identity::generate(), MeshRun::factory(), {});
+  const Status status = worker.run().status();
+  EXPECT_EQ(status.code(), Code::invalid_argument);
+  EXPECT_NE(status.message().find("the link is of run 0123456789abcdef"), std::string::npos) << status.message();
+  EXPECT_TRUE(run.server().status().nodes.empty() || run.server().status().nodes[0].tokens == 0);
+}
+
 TEST(Worker, NobodyThereIsAnErrorAfterAWhile) {
   mesh::RunLink link;
   link.coordinator = mesh::Identity::generate()->id();

@@ -1,0 +1,146 @@
+#include "apps/sporkle/run_connector.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "mesh/address_order.h"
+#include "mesh/lan_scan.h"
+#include "mesh/retry.h"
+#include "mesh/seed_list.h"
+
+namespace sporkle::app {
+namespace {
+
+// The network is not asked more often than this by one joining process.
+constexpr std::chrono::seconds pause_between_looks{5};
+
+uint64_t unix_seconds() {
+  return static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count());
+}
+
+// Of what the coordinator answered: its record; nothing when it knows none. A failure when the record is not what it
+// should be: then the address does not lead to the run either.
+Result<std::optional<mesh::RunRecord>> record_in(const Result<mesh::Message>& answer, const mesh::RunLink& link) {
+  if (!answer.ok()) return std::optional<mesh::RunRecord>();
+  SPORKLE_ASSIGN_OR_RETURN(mesh::RunRecord record,
+                           mesh::RunRecord::parse(std::as_bytes(std::span(answer.value().body))));
+  if (!record.belongs_to(link)) return invalid_argument("another run than the link's answers there");
+  return std::optional(std::move(record));
+}
+
+}  // namespace
+
+RunConnector::RunConnector(mesh::RunLink link, const mesh::Identity& identity, RunConnectorOptions options)
+    : link_(std::move(link)),
+      identity_(identity),
+      options_(std::move(options)),
+      file_(home_directory() / "known_runs") {}
+
+Result<std::unique_ptr<RunConnector>> RunConnector::create(const mesh::RunLink& link, const mesh::Identity& identity,
+                                                           RunConnectorOptions options) {
+  std::unique_ptr<RunConnector> connector(new RunConnector(link, identity, std::move(options)));
+  RunConnector& c = *connector;
+  const uint64_t now = unix_seconds();
+  const mesh::KnownRuns known = c.file_.load();
+  if (const mesh::KnownRun* const run = known.find(link)) {
+    c.known_ = *run;
+    c.record_ = run->verified();
+    if (c.record_ && (!c.record_->belongs_to(link) || c.record_->expired(now))) c.record_.reset();
+  }
+  std::string tried = "this machine remembers no address of it";
+  std::optional<mesh::SeedList> seeds;
+  for (const std::string& file : c.options_.seeds) {
+    SPORKLE_ASSIGN_OR_RETURN(mesh::SeedList list, mesh::SeedList::load(file));
+    for (const std::string& warning : list.warnings()) log(LogLevel::warning, "join", warning);
+    if (seeds) {
+      SPORKLE_RETURN_IF_ERROR(seeds->append(std::move(list)));
+    } else {
+      seeds = std::move(list);
+    }
+  }
+  if (seeds) {
+    Result<mesh::RunRecord> record = seeds->find(link, now);
+    if (!record.ok()) {
+      tried += ", " + record.status().message();
+    } else if (!c.record_ || c.record_->run_id == record->run_id) {
+      const Status status = mesh::replace_if_newer(c.record_, *std::move(record));
+      if (!status.ok()) log(LogLevel::warning, "join", "the seed list is not used: " + status.message());
+    }
+  }
+  if (c.addresses().empty() && !c.look_on_lan())
+    return not_found("the link of coordinator " + link.coordinator.short_id() + " has no address, " + tried +
+                     ", and the local network does not answer for it; ask for a link with an address, or for a record "
+                     "to give with --seeds");
+  return connector;
+}
+
+std::vector<mesh::Address> RunConnector::addresses() const {
+  std::vector<std::vector<mesh::Address>> sources{lan_};
+  if (record_) sources.push_back(record_->addresses);
+  sources.push_back(link_.addresses);
+  return mesh::addresses_to_try(known_ ? known_->addresses : std::vector<mesh::Address>(), sources);
+}
+
+bool RunConnector::look_on_lan() {
+  const auto now = std::chrono::steady_clock::now();
+  if (last_look_ != std::chrono::steady_clock::time_point{} && now - last_look_ < pause_between_looks) return false;
+  last_look_ = now;
+  mesh::LanScanOptions options;
+  options.enough = [this](const mesh::LanRun& run) { return run.record.belongs_to(link_); };
+  const auto scan = mesh::scan_lan(options);
+  if (!scan.ok()) {
+    log(LogLevel::warning, "join", scan.status().message());
+    return false;
+  }
+  const std::vector<mesh::Address> before = std::exchange(lan_, {});
+  for (const mesh::LanRun& run : scan->runs)
+    if (run.record.belongs_to(link_))
+      for (const mesh::Address& address : run.addresses()) lan_.push_back(address);
+  return !lan_.empty() && lan_ != before;
+}
+
+Result<std::unique_ptr<mesh::Client>> RunConnector::connect() {
+  mesh::RunLink link = link_;
+  link.addresses = addresses();
+  auto client = mesh::Client::connect(link, identity_, options_.client);
+  if (!client.ok() && options_.lan && look_on_lan()) {
+    link.addresses = addresses();
+    client = mesh::Client::connect(link, identity_, options_.client);
+  }
+  if (!client.ok()) {
+    const bool own_only = std::ranges::all_of(link.addresses, [this](const mesh::Address& address) {
+      return std::ranges::find(link_.addresses, address) != link_.addresses.end();
+    });
+    if (client.status().code() == Code::permission_denied && (ever_connected_ || !own_only))
+      return unavailable(client.status().message());
+    return client;
+  }
+  ever_connected_ = true;
+  const auto learn = [lessons = lessons_, link = link_,
+                      address = (*client)->server_address()](const Result<mesh::Message>& answer) {
+    auto record = record_in(answer, link);
+    if (!record.ok())
+      return log(LogLevel::warning, "join", address.to_string() + " is not remembered: " + record.status().message());
+    const std::lock_guard lock(lessons->mutex);
+    lessons->waiting.push_back({address, *std::move(record)});
+  };
+  (*client)->start_call("record", {}, learn);
+  return client;
+}
+
+void RunConnector::remember() {
+  std::vector<Lesson> lessons;
+  {
+    const std::lock_guard lock(lessons_->mutex);
+    lessons.swap(lessons_->waiting);
+  }
+  for (const Lesson& lesson : lessons) {
+    const Status status = file_.remember(link_, lesson.address, lesson.record, unix_seconds());
+    if (!status.ok()) log(LogLevel::warning, "join", "not all of this run is remembered: " + status.message());
+  }
+}
+
+}  // namespace sporkle::app
