@@ -405,7 +405,7 @@ TEST_F(FullDiskTest, SpaceComesBack) {
 
 // Without its state a run cannot go on; with space again, the same command goes on where it was.
 TEST_F(FullDiskTest, TheStateDoesNotFit) {
-  if (!mount("2m")) GTEST_SKIP() << kNoMount;
+  if (!mount("4m")) GTEST_SKIP() << kNoMount;
   config("minimum_deadline_s = 60.0\n", "model", 150);
   std::optional<Running> first(coordinate("disk/state"));
   Running alpha = join("alpha", link_), beta = join("beta", link_);

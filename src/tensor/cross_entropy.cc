@@ -1,5 +1,6 @@
 // Softmax cross-entropy, and the same of a projection whose logits are never whole in memory.
 #include <algorithm>
+#include <limits>
 
 #include "tensor/context.h"
 #include "tensor/graph.h"
@@ -13,18 +14,25 @@ using dsl::Buffer;
 using dsl::Expr;
 using dsl::KernelBuilder;
 
+// Whether a GPU may take what order it likes: there many rows at a time, and many lanes of each, are worth more.
+bool is_fast_gpu(Context& context) { return context.is_gpu() && context.options().numerics == ir::Numerics::fast; }
+
 // logits, targets -> loss of each row, log of the sum of exponentials of each row.
-KernelCall cross_entropy_call(DType type, const Shape& logits) {
+KernelCall cross_entropy_call(Context& context, DType type, const Shape& logits) {
+  const int lanes = is_fast_gpu(context) ? 128 : 16;
   KernelCall call;
-  call.key = typed_key("cross_entropy", type);
-  call.define = [type](KernelBuilder& k) {
+  call.key = typed_key("cross_entropy", type) + (lanes == 16 ? "" : " lanes" + std::to_string(lanes));
+  call.define = [type, lanes](KernelBuilder& k) {
     const Buffer logits_ = k.input(type, "logits"), targets = k.input(DType::i32, "targets");
     const Buffer losses = k.output(type, "losses"), logs = k.output(type, "logs");
     const Expr rows = k.size("rows"), classes = k.size("classes");
     k.range("r", rows, [&](Expr r) {
       const Expr start = r * classes;
-      const Expr top = k.maximum("a", classes, type, [&](Expr c) { return logits_[start + c]; });
-      const Expr total = k.sum("b", classes, type, [&](Expr c) { return exp(logits_[start + c] - top); });
+      const Expr lowest = dsl::constant(type, -std::numeric_limits<double>::infinity());
+      const Expr top =
+          k.reduce("a", ir::Combine::max, lanes, classes, lowest, [&](Expr c) { return logits_[start + c]; });
+      const Expr total = k.reduce("b", ir::Combine::add, lanes, classes, dsl::constant(type, 0),
+                                  [&](Expr c) { return exp(logits_[start + c] - top); });
       const Expr log_total = log(total) + top;
       logs.store(r, log_total);
       losses.store(r, log_total - logits_[start + cast(DType::i64, targets[r])]);
@@ -61,17 +69,26 @@ KernelCall cross_entropy_gradient(DType type, const Shape& logits) {
 
 // ---- The projection and its loss, some rows at a time ----
 
-// Logits of so many elements are in memory at a time; of a single run of rows, if there are fewer.
-constexpr int64_t kMostLogits = int64_t{1} << 23;
-constexpr int64_t kFewestRows = 64;  // that pay for reading the weight
+// Logits of so many elements are in memory at a time; of a single run of rows, if there are fewer. The parts' gradients
+// of the weight are added up, so that their number shows in the bits: `strict` has one number for all devices.
+constexpr int64_t kMostLogits = int64_t{1} << 23, kMostLogitsOfGpu = int64_t{1} << 27;
+constexpr int64_t kShareOfMemory = 64;  // of a GPU's, that logits may take
+constexpr int64_t kFewestRows = 64;     // that pay for reading the weight
 
-int64_t rows_at_a_time(int64_t classes) { return std::max(kMostLogits / std::max<int64_t>(classes, 1), kFewestRows); }
+int64_t rows_at_a_time(Context& context, int64_t classes) {
+  int64_t most = kMostLogits;
+  if (is_fast_gpu(context)) {
+    const auto memory = static_cast<int64_t>(context.device().info().memory_bytes);
+    most = std::clamp(memory / kShareOfMemory / 4, kMostLogits, kMostLogitsOfGpu);
+  }
+  return std::max(most / std::max<int64_t>(classes, 1), kFewestRows);
+}
 
 Tensor logits_of(const Tensor& x, const Tensor& weight) { return matmul(x, weight.transpose(0, 1)); }
 
 // body(first row, rows) for each part.
-void each_part(int64_t rows, int64_t classes, const std::function<void(int64_t, int64_t)>& body) {
-  const int64_t most = rows_at_a_time(classes);
+void each_part(Context& context, int64_t rows, int64_t classes, const std::function<void(int64_t, int64_t)>& body) {
+  const int64_t most = rows_at_a_time(context, classes);
   for (int64_t first = 0; first < rows; first += most) body(first, std::min(most, rows - first));
 }
 
@@ -100,7 +117,7 @@ KernelCall joined_losses_call(DType type, int64_t rows) {
 std::vector<Tensor> linear_gradients(const Tensor& x, const Tensor& weight, const Tensor& targets, const Tensor& logs,
                                      const Tensor& g) {
   Tensor dx, dweight;
-  each_part(x.extent(0), weight.extent(0), [&](int64_t first, int64_t count) {
+  each_part(x.context(), x.extent(0), weight.extent(0), [&](int64_t first, int64_t count) {
     const auto part = [&](const Tensor& t) { return t.slice(0, first, count); };
     const Tensor logits = logits_of(part(x), weight);
     const Tensor inputs[] = {logits, part(targets), part(logs), part(g)};
@@ -126,7 +143,7 @@ Tensor cross_entropy(const Operand& operand, const Tensor& targets) {
         &logits.context(),
         invalid_argument("cross_entropy needs floats logits [rows, classes] and i32 targets [rows], not " +
                          to_string(logits.shape()) + " and " + to_string(targets.shape())));
-  KernelCall call = cross_entropy_call(logits.dtype(), logits.shape());
+  KernelCall call = cross_entropy_call(logits.context(), logits.dtype(), logits.shape());
   call.gradient = [](std::span<const Tensor> in, std::span<const Tensor> out, std::span<const Tensor> d) {
     const Tensor inputs[] = {in[0], in[1], out[1], d[0]};
     const Tensor dx = call_kernel(cross_entropy_gradient(in[0].dtype(), in[0].shape()), inputs)[0];
@@ -149,11 +166,11 @@ Tensor linear_cross_entropy(const Operand& operand, const Tensor& weight, const 
                                          to_string(x.shape()) + ", " + to_string(weight.shape()) + " and " +
                                          to_string(targets.shape())));
   const int64_t rows = x.extent(0), classes = weight.extent(0);
-  if (rows <= rows_at_a_time(classes)) return cross_entropy(logits_of(x, weight), targets);
+  if (rows <= rows_at_a_time(x.context(), classes)) return cross_entropy(logits_of(x, weight), targets);
   Tensor losses, logs;
-  each_part(rows, classes, [&](int64_t first, int64_t count) {
+  each_part(x.context(), rows, classes, [&](int64_t first, int64_t count) {
     const Tensor inputs[] = {logits_of(x.slice(0, first, count), weight), targets.slice(0, first, count)};
-    const std::vector<Tensor> part = call_kernel(cross_entropy_call(x.dtype(), inputs[0].shape()), inputs);
+    const std::vector<Tensor> part = call_kernel(cross_entropy_call(x.context(), x.dtype(), inputs[0].shape()), inputs);
     losses = losses.defined() ? concatenate(losses, part[0], 0) : part[0];
     logs = logs.defined() ? concatenate(logs, part[1], 0) : part[1];
   });

@@ -32,11 +32,13 @@ int row_lanes(Context& context) {
   return context.is_gpu() && context.options().numerics == ir::Numerics::fast ? 64 : 16;
 }
 
+std::string lanes_key(int lanes) { return lanes == 16 ? "" : " lanes" + std::to_string(lanes); }
+
 // x, weight, bias -> y, mean of each row, 1 / deviation of each row.
 KernelCall layer_norm_call(Context& context, DType type, const Shape& shape, double epsilon) {
   const int lanes = row_lanes(context);
   KernelCall call;
-  call.key = typed_key("layer_norm", type) + " lanes" + std::to_string(lanes);
+  call.key = typed_key("layer_norm", type) + lanes_key(lanes);
   call.define = [type, lanes](KernelBuilder& k) {
     const Buffer x = k.input(type, "x"), weight = k.input(type, "weight"), bias = k.input(type, "bias");
     const Buffer y = k.output(type, "y"), means = k.output(type, "means"), scales = k.output(type, "scales");
@@ -71,7 +73,7 @@ KernelCall layer_norm_call(Context& context, DType type, const Shape& shape, dou
 KernelCall layer_norm_input_gradient(Context& context, DType type, const Shape& shape) {
   const int lanes = row_lanes(context);
   KernelCall call;
-  call.key = typed_key("layer_norm_dx", type) + " lanes" + std::to_string(lanes);
+  call.key = typed_key("layer_norm_dx", type) + lanes_key(lanes);
   call.define = [type, lanes](KernelBuilder& k) {
     const Buffer x = k.input(type, "x"), weight = k.input(type, "weight"), means = k.input(type, "means");
     const Buffer scales = k.input(type, "scales"), dy = k.input(type, "dy"), dx = k.output(type, "dx");
