@@ -192,29 +192,46 @@ KernelCall embedding_call(DType type, const Shape& result) {
   return call;
 }
 
-// tokens, dy -> dweight. Threads take columns, so that each element is one sum in the order of the tokens.
-KernelCall embedding_gradient(DType type, const Shape& weight, int64_t count) {
+// tokens, dy -> dweight, [parts, rows, width]: from each of so many parts of the tokens. Threads take columns, so that
+// each element is one sum in the order of the tokens.
+KernelCall embedding_gradient(DType type, const Shape& weight, int64_t count, int64_t parts) {
   constexpr int64_t kColumns = 64;
   KernelCall call;
-  call.key = typed_key("embedding_dw", type);
-  call.define = [type](KernelBuilder& k) {
+  const bool several = parts > 1;
+  call.key = typed_key("embedding_dw", type) + (several ? " parts" : "");
+  call.define = [type, several](KernelBuilder& k) {
     const Buffer tokens = k.input(DType::i32, "tokens"), dy = k.input(type, "dy"), dw = k.in_out(type, "dw");
     const Expr rows = k.size("rows"), width = k.size("width"), n = k.size("count");
-    k.range("t", (width + (kColumns - 1)) / kColumns, [&](Expr t) {
-      const Expr first = t * kColumns, columns = min(Expr(kColumns), width - first);
+    const Expr part_size = several ? k.size("part_size") : n, part_count = several ? k.size("parts") : Expr(1);
+    k.range("t", (width + (kColumns - 1)) / kColumns * part_count, [&](Expr t) {
+      const Expr part = several ? t % part_count : Expr(0), column = several ? t / part_count : t;
+      const Expr first = column * kColumns, columns = min(Expr(kColumns), width - first);
+      const Expr table = part * rows * width + first, start = part * part_size;
       k.range("v", rows, [&](Expr v) {
-        k.range("z", columns, [&](Expr c) { dw.store(v * width + first + c, dsl::constant(type, 0)); });
+        k.range("z", columns, [&](Expr c) { dw.store(table + v * width + c, dsl::constant(type, 0)); });
       });
-      k.serial("i", n, [&](Expr i) {
-        const Expr row = cast(DType::i64, tokens[i]) * width + first;
-        k.range("c", columns, [&](Expr c) { dw.store(row + c, dw[row + c] + dy[i * width + first + c]); });
+      k.serial("i", several ? max(min(part_size, n - start), Expr(0)) : n, [&](Expr i) {
+        const Expr token = start + i, row = table + cast(DType::i64, tokens[token]) * width;
+        k.range("c", columns, [&](Expr c) { dw.store(row + c, dw[row + c] + dy[token * width + first + c]); });
       });
     });
   };
   call.schedule = "t:thread t:group64 z:vec c:vec";
-  call.results = {{type, weight}};
+  call.results = {{type, {parts, weight[0], weight[1]}}};
   call.scalars = {scalar_bits(weight[0]), scalar_bits(weight[1]), scalar_bits(count)};
+  if (several) call.scalars.insert(call.scalars.end(), {scalar_bits((count + parts - 1) / parts), scalar_bits(parts)});
   return call;
+}
+
+// A GPU that is free in the order has as many sums under way at a time, and a table for each.
+int64_t embedding_parts(Context& context, DType type, const Shape& weight, int64_t count) {
+  constexpr int64_t kParts = 8, kTokens = 1024, kShareOfMemory = 32;
+  const int64_t bytes = kParts * element_count(weight) * ir::dtype_size(type);
+  const bool free = context.is_gpu() && context.options().numerics == ir::Numerics::fast;
+  return free && count >= kTokens &&
+                 bytes <= static_cast<int64_t>(context.device().info().memory_bytes) / kShareOfMemory
+             ? kParts
+             : 1;
 }
 
 // On a GPU, which waits long for each of so many sums in order, a product with a matrix that has a one where a token
@@ -293,10 +310,10 @@ Tensor embedding(const Operand& operand, const Tensor& tokens) {
     const Shape& weight_shape = in[0].shape();
     const bool by_product =
         in[0].context().is_gpu() && !is_16_bit(in[0].dtype()) && weight_shape[0] * in[1].size() <= kMostOnes;
-    const Tensor dw = by_product
-                          ? embedding_gradient_by_product(in[1], d[0], weight_shape)
-                          : call_kernel(embedding_gradient(in[0].dtype(), weight_shape, in[1].size()), inputs)[0];
-    return std::vector<Tensor>{dw, Tensor()};
+    if (by_product) return std::vector<Tensor>{embedding_gradient_by_product(in[1], d[0], weight_shape), Tensor()};
+    const int64_t count = in[1].size(), parts = embedding_parts(in[0].context(), in[0].dtype(), weight_shape, count);
+    const Tensor tables = call_kernel(embedding_gradient(in[0].dtype(), weight_shape, count, parts), inputs)[0];
+    return std::vector<Tensor>{parts > 1 ? sum(tables, {0}) : tables.reshape(weight_shape), Tensor()};
   };
   return call_kernel(std::move(call), operands)[0];
 }
