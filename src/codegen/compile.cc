@@ -1,7 +1,5 @@
 #include "codegen/compile.h"
 
-#include <algorithm>
-
 #include "base/log.h"
 #include "codegen/llvm/emitter.h"
 #include "codegen/llvm/library.h"
@@ -22,11 +20,6 @@ std::vector<std::byte> bytes_of(std::string_view text) {
 VulkanTarget with_own_arithmetic(VulkanTarget target) {
   target.fma32 = target.div32 = target.sqrt32 = target.compare32 = target.widen32 = true;
   return target;
-}
-
-bool has_packs(const lower::Schedule& schedule) {
-  return std::ranges::any_of(schedule.items,
-                             [](const auto& item) { return item.kind == lower::ScheduleItem::Kind::pack; });
 }
 
 }  // namespace
@@ -55,7 +48,7 @@ Result<std::vector<std::byte>> compile(const ir::Kernel& kernel, const lower::Sc
     }
     const auto mapped = lower::lower_for_gpu(kernel, schedule, show_pass);
     if (!mapped.ok()) return mapped.status().with_context(context);
-    const auto code = spirv::emit(*mapped, vulkan, has_packs(schedule));
+    const auto code = spirv::emit(*mapped, vulkan, schedule.has(lower::ScheduleItem::Kind::pack));
     if (!code.ok()) return code.status().with_context(context);
     return encode(*code);
   }

@@ -32,8 +32,8 @@ using PassSink = std::function<void(std::string_view pass, const ir::Kernel& ker
 Result<Lowered> lower(const ir::Kernel& kernel, const Schedule& schedule, const PassSink& seen = {});
 
 // For GPUs, where an invocation runs one iteration of the thread loop: expand_math, expand_dot, share_iterations,
-// map_to_invocations. `schedule` must name ranges that the kernel has; of its items only group and
-// pack change anything here.
+// map_to_invocations. `schedule` must name ranges that the kernel has; of its items only group and pack
+// change anything here.
 Result<ir::Kernel> lower_for_gpu(const ir::Kernel& kernel, const Schedule& schedule, const PassSink& seen = {});
 
 // A copy with a Context of its own, so that passes may add nodes without touching the caller's.

@@ -92,7 +92,8 @@ const Node* nonnegative(Builder& b, const Node* extent) { return b.binary(Op::ma
 ir::Kernel map_to_invocations(const ir::Kernel& kernel, const Schedule& schedule) {
   ir::Kernel result = kernel;
   Builder b(*kernel.context);
-  result.body = with_packs(b, without_vectors(b, kernel.body), schedule);
+  result.body = without_vectors(b, kernel.body);
+  if (schedule.has(ScheduleItem::Kind::pack)) result.body = with_packs(b, result.body, schedule);
   const Node* outer = only_statement(result.body->src());
   if (!outer || outer->op != Op::loop || is_invocation_range(outer->src(0)) ||
       !is_known_at_launch(outer->src(0)->src(0)))

@@ -1,5 +1,6 @@
 #include "lower/schedule.h"
 
+#include <algorithm>
 #include <charconv>
 
 namespace sporkle::lower {
@@ -73,6 +74,10 @@ Result<ScheduleItem> parse_item(std::string_view word) {
 }
 
 }  // namespace
+
+bool Schedule::has(ScheduleItem::Kind kind) const {
+  return std::ranges::any_of(items, [&](const ScheduleItem& item) { return item.kind == kind; });
+}
 
 Result<Schedule> Schedule::parse(std::string_view text) {
   Schedule schedule;

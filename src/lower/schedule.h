@@ -38,6 +38,8 @@ struct ScheduleItem {
 struct Schedule {
   std::vector<ScheduleItem> items;
 
+  bool has(ScheduleItem::Kind kind) const;
+
   static Result<Schedule> parse(std::string_view text);
   std::string text() const;
 };

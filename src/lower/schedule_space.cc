@@ -28,7 +28,7 @@ Choices choices_for(const ScheduleItem& item, bool items_follow) {
   switch (item.kind) {
     case ScheduleItem::Kind::thread:
       // Single iterations leave nothing for later items of the range.
-      if (!items_follow) add(choices, item, item.size);
+      if (!items_follow) add(choices, item, 0);
       for (const int block : kBlocks) add(choices, item, block);
       break;
     case ScheduleItem::Kind::vector:
@@ -52,9 +52,8 @@ Choices choices_for(const ScheduleItem& item, bool items_follow) {
       choices.emplace_back();
       break;
     case ScheduleItem::Kind::pack:
-    case ScheduleItem::Kind::stream:  // whether addresses allow it is not for a search to try
-      add(choices, item, 0);
-      break;
+    case ScheduleItem::Kind::stream:
+      break;  // whether addresses allow it is not for a search to try
   }
   return choices;
 }

@@ -30,6 +30,21 @@ TEST(ScheduleSpaceTest, StartsWithTheGivenScheduleAndRepeatsNone) {
     EXPECT_TRUE(texts.count(other)) << other;
 }
 
+// Every text reads back as itself; single iterations are tried for a block, and what addresses must allow stays.
+TEST(ScheduleSpaceTest, HoldsSchedulesThatCanBeWritten) {
+  const ScheduleSpace space(parse("i:thread64 lane:pack4 i:stream"));
+  std::set<std::string> texts;
+  for (uint64_t i = 0; i < space.size(); ++i) {
+    const std::string text = space.at(i).text();
+    const auto parsed = Schedule::parse(text);
+    ASSERT_TRUE(parsed.ok()) << parsed.status().to_string();
+    EXPECT_EQ(parsed->text(), text);
+    EXPECT_NE(text.find("lane:pack4 i:stream"), std::string::npos) << text;
+    texts.insert(text);
+  }
+  EXPECT_EQ(ScheduleSpace(parse("i:thread64")).size(), 6u);  // 64, single ones, and four blocks
+}
+
 TEST(ScheduleSpaceTest, KernelsAcceptEveryScheduleOfTheirSpace) {
   const ir::Kernel kernel = dsl::trace("scale", [](dsl::KernelBuilder& k) {
     const dsl::Buffer x = k.input(ir::DType::f32, "x"), y = k.output(ir::DType::f32, "y");

@@ -18,14 +18,11 @@ class Composed {
            const Tensor& v)
       : shape_(shape), options_(options), q_(q * options.scale), k_(k), v_(v) {
     Context& context = q.context();
-    const bool fast = context.options().numerics == ir::Numerics::fast;
-    adds_in_any_order_ = fast;
+    adds_in_any_order_ = context.is_fast_gpu();
     // What a product reads in 16 bits is best made so.
-    if (fast && shape.dtype == DType::f32 && context.options().product_type == DType::bf16 &&
-        multiplies_bf16(context) && options.dropout == 0)
-      factors_ = DType::bf16;
-    else
-      factors_ = shape.dtype;
+    const bool narrow = shape.dtype == DType::f32 && context.options().product_type == DType::bf16 &&
+                        multiplies_bf16(context) && options.dropout == 0;
+    factors_ = narrow ? DType::bf16 : shape.dtype;
   }
 
   Tensors forward() const {

@@ -111,6 +111,8 @@ class Context {
   tune::ProductPlan plan_product(const tune::ProductShape& shape) const;
   // Whether the device runs workgroups of invocations.
   bool is_gpu() const { return device_->info().target.starts_with("vulkan:"); }
+  // Whether kernels may take a GPU's own arithmetic, and sum in the order that suits it.
+  bool is_fast_gpu() const { return is_gpu() && options_.numerics == ir::Numerics::fast; }
 
  private:
   friend class Storage;

@@ -14,12 +14,9 @@ using dsl::Buffer;
 using dsl::Expr;
 using dsl::KernelBuilder;
 
-// Whether a GPU may take what order it likes: there many rows at a time, and many lanes of each, are worth more.
-bool is_fast_gpu(Context& context) { return context.is_gpu() && context.options().numerics == ir::Numerics::fast; }
-
 // logits, targets -> loss of each row, log of the sum of exponentials of each row.
 KernelCall cross_entropy_call(Context& context, DType type, const Shape& logits) {
-  const int lanes = is_fast_gpu(context) ? 128 : 16;
+  const int lanes = context.is_fast_gpu() ? 128 : 16;
   KernelCall call;
   call.key = typed_key("cross_entropy", type) + (lanes == 16 ? "" : " lanes" + std::to_string(lanes));
   call.define = [type, lanes](KernelBuilder& k) {
@@ -77,7 +74,7 @@ constexpr int64_t kFewestRows = 64;     // that pay for reading the weight
 
 int64_t rows_at_a_time(Context& context, int64_t classes) {
   int64_t most = kMostLogits;
-  if (is_fast_gpu(context)) {
+  if (context.is_fast_gpu()) {
     const auto memory = static_cast<int64_t>(context.device().info().memory_bytes);
     most = std::clamp(memory / kShareOfMemory / 4, kMostLogits, kMostLogitsOfGpu);
   }

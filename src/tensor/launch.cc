@@ -19,7 +19,7 @@ Status Launcher::dispatch(const std::string& key, const std::string& schedule, c
                           std::vector<hal::Binding> bindings, Scalars scalars) {
   Status failure;
   // Under `fast` numerics a GPU's kernels take its own arithmetic; a processor's are as quick with the exact one.
-  const bool own_arithmetic = context_.is_gpu() && context_.options().numerics == ir::Numerics::fast;
+  const bool own_arithmetic = context_.is_fast_gpu();
   const auto make = [&]() -> cache::KernelCache::Source {
     ir::Kernel kernel = trace();
     if (own_arithmetic) kernel.numerics = ir::Numerics::fast;

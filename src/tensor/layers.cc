@@ -28,9 +28,7 @@ Shape without_last(const Shape& shape) {
 // ---------------------------------------------------------------------------------------------- layer_norm
 
 // Of a row's sums: those of KernelBuilder::sum, or as many as invocations share the row where the order is free.
-int row_lanes(Context& context) {
-  return context.is_gpu() && context.options().numerics == ir::Numerics::fast ? 64 : 16;
-}
+int row_lanes(Context& context) { return context.is_fast_gpu() ? 64 : 16; }
 
 std::string lanes_key(int lanes) { return lanes == 16 ? "" : " lanes" + std::to_string(lanes); }
 
@@ -227,8 +225,7 @@ KernelCall embedding_gradient(DType type, const Shape& weight, int64_t count, in
 int64_t embedding_parts(Context& context, DType type, const Shape& weight, int64_t count) {
   constexpr int64_t kParts = 8, kTokens = 1024, kShareOfMemory = 32;
   const int64_t bytes = kParts * element_count(weight) * ir::dtype_size(type);
-  const bool free = context.is_gpu() && context.options().numerics == ir::Numerics::fast;
-  return free && count >= kTokens &&
+  return context.is_fast_gpu() && count >= kTokens &&
                  bytes <= static_cast<int64_t>(context.device().info().memory_bytes) / kShareOfMemory
              ? kParts
              : 1;

@@ -75,7 +75,7 @@ void define_packed_weights(KernelBuilder& k, DType weights, DType type) {
 }  // namespace
 
 KernelCall attention_weights_call(Context& context, DType weights, DType type, const Shape& scores) {
-  const bool fast = context.options().numerics == ir::Numerics::fast;
+  const bool fast = context.is_fast_gpu();
   const bool packed = fast && scores[scores.rank() - 1] % kPack == 0;
   KernelCall call;
   call.key = typed_key("attention_weights", type) + " " + std::string(ir::dtype_name(weights));
