@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "mesh/address_order.h"
+#include "mesh/clock.h"
 #include "mesh/lan_scan.h"
 #include "mesh/retry.h"
 #include "mesh/seed_list.h"
@@ -15,11 +16,6 @@ namespace {
 
 // The network is not asked more often than this by one joining process.
 constexpr std::chrono::seconds pause_between_looks{5};
-
-uint64_t unix_seconds() {
-  return static_cast<uint64_t>(
-      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count());
-}
 
 // Of what the coordinator answered: its record; nothing when it knows none. A failure when the record is not what it
 // should be: then the address does not lead to the run either.
@@ -43,7 +39,7 @@ Result<std::unique_ptr<RunConnector>> RunConnector::create(const mesh::RunLink& 
                                                            RunConnectorOptions options) {
   std::unique_ptr<RunConnector> connector(new RunConnector(link, identity, std::move(options)));
   RunConnector& c = *connector;
-  const uint64_t now = unix_seconds();
+  const uint64_t now = mesh::unix_seconds();
   const mesh::KnownRuns known = c.file_.load();
   if (const mesh::KnownRun* const run = known.find(link)) {
     c.known_ = *run;
@@ -138,7 +134,7 @@ void RunConnector::remember() {
     lessons.swap(lessons_->waiting);
   }
   for (const Lesson& lesson : lessons) {
-    const Status status = file_.remember(link_, lesson.address, lesson.record, unix_seconds());
+    const Status status = file_.remember(link_, lesson.address, lesson.record, mesh::unix_seconds());
     if (!status.ok()) log(LogLevel::warning, "join", "not all of this run is remembered: " + status.message());
   }
 }

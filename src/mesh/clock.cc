@@ -62,6 +62,11 @@ SystemClock::~SystemClock() {
 
 Clock::TimePoint SystemClock::now() const { return std::chrono::steady_clock::now(); }
 
+uint64_t unix_seconds() {
+  const auto since_epoch = std::chrono::system_clock::now().time_since_epoch();
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::seconds>(since_epoch).count());
+}
+
 int64_t SystemClock::unix_ms() const {
   const auto since_epoch = std::chrono::system_clock::now().time_since_epoch();
   return std::chrono::duration_cast<std::chrono::milliseconds>(since_epoch).count();

@@ -37,6 +37,9 @@ class Clock {
   virtual bool cancel(TimerId timer) = 0;
 };
 
+// Seconds since 1970, for whoever has no clock at hand. Thread-safe.
+uint64_t unix_seconds();
+
 class SystemClock : public Clock {
  public:
   SystemClock();

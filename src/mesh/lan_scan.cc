@@ -5,6 +5,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <tuple>
 
+#include "mesh/clock.h"
 #include "mesh/lan_socket.h"
 
 namespace sporkle::mesh {
@@ -15,11 +16,6 @@ using std::chrono::milliseconds;
 
 // A query or its answer may get lost.
 constexpr milliseconds query_times[] = {milliseconds(0), milliseconds(150), milliseconds(450)};
-
-uint64_t unix_seconds() {
-  return static_cast<uint64_t>(
-      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count());
-}
 
 }  // namespace
 

@@ -27,6 +27,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/sha256.h"
 #include "base/status.h"
 #include "mesh/clock.h"
 #include "mesh/message.h"
@@ -75,7 +76,8 @@ class Coordinator {
   // state that reached the disk.
   const Status& failure() const { return failure_; }
   RunStatus status(TimePoint now) const;
-  const std::string& run_id() const { return run_id_; }  // hexadecimal
+  const std::string& run_id() const { return run_id_; }    // hexadecimal
+  Digest run_digest() const { return sha256(manifest_); }  // what run_id() says
 
   // The parameters now, and what they are. The vector never changes; a closing round makes a new one.
   std::shared_ptr<const std::vector<float>> parameters() const { return parameters_; }

@@ -12,17 +12,6 @@
 #include "run/coordinator.h"
 
 namespace sporkle::run {
-namespace {
-
-// What a coordinator's run_id() says in hexadecimal.
-mesh::RunId to_bytes(const std::string& hex) {
-  mesh::RunId id{};
-  for (size_t i = 0; i < id.size() && 2 * i + 1 < hex.size(); ++i)
-    id[i] = static_cast<std::byte>(std::stoi(hex.substr(2 * i, 2), nullptr, 16));
-  return id;
-}
-
-}  // namespace
 
 struct CoordinatorServer::State {
   explicit State(ModelHost& model_host, CoordinatorServerOptions server_options)
@@ -203,7 +192,7 @@ Result<std::unique_ptr<CoordinatorServer>> CoordinatorServer::start(const RunCon
     // The first callback may come before start() returns.
     const std::lock_guard lock(s.mutex);
     SPORKLE_ASSIGN_OR_RETURN(s.server, mesh::Server::start(identity, s.options.server, s.callbacks()));
-    const mesh::RunId run_id = to_bytes(s.coordinator->run_id());
+    const mesh::RunId run_id = s.coordinator->run_digest();
     const auto addresses = [given = s.options.addresses, port = s.server->port()] {
       std::vector<mesh::Address> result;
       for (const std::string& name : given.empty() ? mesh::local_addresses() : given)
