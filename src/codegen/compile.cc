@@ -4,6 +4,7 @@
 #include "codegen/llvm/emitter.h"
 #include "codegen/llvm/library.h"
 #include "codegen/matrix_product.h"
+#include "codegen/spirv/attention_emitter.h"
 #include "codegen/spirv/emitter.h"
 #include "codegen/spirv/matrix_emitter.h"
 #include "ir/text.h"
@@ -41,6 +42,11 @@ Result<std::vector<std::byte>> compile(const ir::Kernel& kernel, const lower::Sc
       if (const auto product = find_matrix_product(copy)) {
         const spirv::MatrixTile tile = spirv::choose_matrix_tile(*product, vulkan, schedule);
         const auto code = spirv::emit_matrix_product(copy, *product, tile, vulkan);
+        if (code.ok()) return encode(*code);
+        if (code.status().code() != Code::unsupported) return code.status().with_context(context);
+      }
+      if (const auto form = find_attention(copy)) {
+        const auto code = spirv::emit_attention(copy, *form, vulkan);
         if (code.ok()) return encode(*code);
         if (code.status().code() != Code::unsupported) return code.status().with_context(context);
       }

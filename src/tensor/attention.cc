@@ -73,8 +73,23 @@ Tensor run_composed(const AttentionShape& shape, const AttentionOptions& options
   return call_kernel(std::move(call), all)[0];
 }
 
+// Everything in bf16 but the sums: operands are rounded as for a product.
+Tensor run_on_units(const AttentionShape& shape, const AttentionOptions& options, std::span<const Tensor> inputs) {
+  Tensors narrow;
+  for (const Tensor& input : inputs) narrow.push_back(input.cast(DType::bf16));
+  KernelCall call = unit_attention_call(shape, options.scale);
+  call.gradient = [shape, scale = options.scale](std::span<const Tensor> in, std::span<const Tensor> out,
+                                                 std::span<const Tensor> d) {
+    Tensors all(in.begin(), in.end());
+    all.insert(all.end(), {out[1], result_means(shape, out[0].cast(DType::f32), d[0].cast(DType::f32)), d[0]});
+    return unit_attention_gradients(shape, scale, all);
+  };
+  return call_kernel(std::move(call), narrow)[0].cast(DType::f32);
+}
+
 Tensor run(const AttentionShape& shape, const AttentionOptions& options, std::span<const Tensor> inputs) {
   Context& context = inputs[0].context();
+  if (runs_on_units(context, shape, options)) return run_on_units(shape, options, inputs);
   if (context.is_gpu()) return run_composed(shape, options, inputs);
   KernelCall call = attention_call(context, shape, options);
   call.gradient = [shape, options](std::span<const Tensor> in, std::span<const Tensor> out, std::span<const Tensor> d) {

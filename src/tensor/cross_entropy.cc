@@ -6,6 +6,7 @@
 #include "tensor/graph.h"
 #include "tensor/kernel_call.h"
 #include "tensor/layers.h"
+#include "tensor/low_precision.h"
 
 namespace sporkle::tensor {
 namespace {
@@ -14,53 +15,91 @@ using dsl::Buffer;
 using dsl::Expr;
 using dsl::KernelBuilder;
 
-// logits, targets -> loss of each row, log of the sum of exponentials of each row.
-KernelCall cross_entropy_call(Context& context, DType type, const Shape& logits) {
-  const int lanes = context.is_fast_gpu() ? 128 : 16;
-  KernelCall call;
-  call.key = typed_key("cross_entropy", type) + (lanes == 16 ? "" : " lanes" + std::to_string(lanes));
-  call.define = [type, lanes](KernelBuilder& k) {
-    const Buffer logits_ = k.input(type, "logits"), targets = k.input(DType::i32, "targets");
-    const Buffer losses = k.output(type, "losses"), logs = k.output(type, "logs");
-    const Expr rows = k.size("rows"), classes = k.size("classes");
-    k.range("r", rows, [&](Expr r) {
-      const Expr start = r * classes;
-      const Expr lowest = dsl::constant(type, -std::numeric_limits<double>::infinity());
-      const Expr top =
-          k.reduce("a", ir::Combine::max, lanes, classes, lowest, [&](Expr c) { return logits_[start + c]; });
-      const Expr total = k.reduce("b", ir::Combine::add, lanes, classes, dsl::constant(type, 0),
-                                  [&](Expr c) { return exp(logits_[start + c] - top); });
-      const Expr log_total = log(total) + top;
-      logs.store(r, log_total);
-      losses.store(r, log_total - logits_[start + cast(DType::i64, targets[r])]);
+constexpr double kNever = -std::numeric_limits<double>::infinity();  // a logit of probability 0
+constexpr int64_t kPack = 4;  // logits that an invocation of a GPU reads or writes at once
+constexpr int kGroupLanes = 128;
+
+// Logits [rows, width], of which the first `classes` of a row are of classes; on GPUs there may be more.
+struct Logits {
+  DType type;
+  int64_t rows, width, classes;
+
+  bool in_packs(Context& context) const { return context.is_fast_gpu() && width % kPack == 0; }
+  std::vector<uint64_t> scalars(bool in_packs) const {
+    if (!in_packs) return {scalar_bits(rows), scalar_bits(classes)};
+    return {scalar_bits(rows), scalar_bits(classes), scalar_bits(width / kPack)};
+  }
+};
+Logits plain(const Tensor& logits) { return {logits.dtype(), logits.extent(0), logits.extent(1), logits.extent(1)}; }
+
+void define_losses(KernelBuilder& k, DType type, int lanes, bool in_packs) {
+  const Buffer logits = k.input(type, "logits"), targets = k.input(DType::i32, "targets");
+  const Buffer losses = k.output(type, "losses"), logs = k.output(type, "logs");
+  const Expr rows = k.size("rows"), classes = k.size("classes"), packs = in_packs ? k.size("packs") : classes;
+  const int64_t unit = in_packs ? kPack : 1;
+  k.range("r", rows, [&](Expr r) {
+    const Expr start = r * packs * unit, never = dsl::constant(type, kNever);
+    const auto logit = [&](Expr c) {
+      const Expr x = logits[start + c];
+      return in_packs ? select(c < classes, x, never) : x;
+    };
+    using Join = Expr (*)(Expr, Expr);
+    const auto over_unit = [&](Expr p, Join join, const std::function<Expr(Expr)>& value) {
+      if (!in_packs) return value(p);
+      return join(join(value(p * unit), value(p * unit + 1)), join(value(p * unit + 2), value(p * unit + 3)));
+    };
+    const Expr top =
+        k.reduce("a", ir::Combine::max, lanes, packs, never, [&](Expr p) { return over_unit(p, dsl::max, logit); });
+    const Expr total = k.reduce("b", ir::Combine::add, lanes, packs, dsl::constant(type, 0), [&](Expr p) {
+      return over_unit(p, dsl::operator+, [&](Expr c) { return exp(logit(c) - top); });
     });
-  };
-  call.schedule = "r:thread r:group256";
-  const Shape rows{logits[0]};
-  call.results = {{type, rows}, {type, rows}};
-  call.scalars = {scalar_bits(logits[0]), scalar_bits(logits[1])};
+    const Expr log_total = log(total) + top;
+    logs.store(r, log_total);
+    losses.store(r, log_total - logits[start + cast(DType::i64, targets[r])]);
+  });
+}
+
+// logits, targets -> loss of each row, log of the sum of exponentials of each row.
+KernelCall cross_entropy_call(Context& context, const Logits& logits) {
+  const bool in_packs = logits.in_packs(context), fast = context.is_fast_gpu();
+  const int lanes = fast ? kGroupLanes : 16;
+  KernelCall call;
+  call.key = typed_key("cross_entropy", logits.type);
+  if (fast) call.key += in_packs ? " packed" : " lanes" + std::to_string(lanes);
+  call.define = [type = logits.type, lanes, in_packs](KernelBuilder& k) { define_losses(k, type, lanes, in_packs); };
+  call.schedule = in_packs ? "r:thread r:group128" : "r:thread r:group256";
+  call.results = {{logits.type, {logits.rows}}, {logits.type, {logits.rows}}};
+  call.scalars = logits.scalars(in_packs);
   return call;
 }
 
-// logits, targets, logs, gradient of each row's loss -> gradient of the logits.
-KernelCall cross_entropy_gradient(DType type, const Shape& logits) {
+// logits, targets, logs, gradient of each row's loss -> gradient of the logits, rounded to `result`.
+KernelCall cross_entropy_gradient(Context& context, const Logits& logits, DType result) {
+  const bool in_packs = logits.in_packs(context);
   KernelCall call;
-  call.key = typed_key("cross_entropy_dx", type);
-  call.define = [type](KernelBuilder& k) {
-    const Buffer logits_ = k.input(type, "logits"), targets = k.input(DType::i32, "targets");
-    const Buffer logs = k.input(type, "logs"), g = k.input(type, "g"), dx = k.output(type, "dx");
-    const Expr rows = k.size("rows"), classes = k.size("classes");
+  call.key = typed_key("cross_entropy_dx", logits.type);
+  if (result != logits.type) call.key += " " + std::string(ir::dtype_name(result));
+  if (in_packs) call.key += " packed";
+  call.define = [type = logits.type, result, in_packs](KernelBuilder& k) {
+    const Buffer x = k.input(type, "logits"), targets = k.input(DType::i32, "targets");
+    const Buffer logs = k.input(type, "logs"), g = k.input(type, "g"), dx = k.output(result, "dx");
+    const Expr rows = k.size("rows"), classes = k.size("classes"), packs = in_packs ? k.size("packs") : classes;
+    const int64_t unit = in_packs ? kPack : 1;
     k.range("r", rows, [&](Expr r) {
-      const Expr start = r * classes, target = cast(DType::i64, targets[r]);
-      k.range("c", classes, [&](Expr c) {
+      const Expr start = r * packs * unit, target = cast(DType::i64, targets[r]);
+      const auto store = [&](Expr c) {
         const Expr hit = select(c == target, dsl::constant(type, 1), dsl::constant(type, 0));
-        dx.store(start + c, (exp(logits_[start + c] - logs[r]) - hit) * g[r]);
-      });
+        const Expr slope = (exp(x[start + c] - logs[r]) - hit) * g[r];
+        const Expr value = in_packs ? select(c < classes, slope, dsl::constant(type, 0)) : slope;
+        dx.store(start + c, result == type ? value : cast(result, value));
+      };
+      if (!in_packs) return k.range("c", classes, store);
+      k.range("p", packs, [&](Expr p) { k.range("lane", Expr(unit), [&](Expr i) { store(p * unit + i); }); });
     });
   };
-  call.schedule = "r:thread c:vec";
-  call.results = {{type, logits}};
-  call.scalars = {scalar_bits(logits[0]), scalar_bits(logits[1])};
+  call.schedule = in_packs ? "r:thread lane:pack4" : "r:thread c:vec";
+  call.results = {{result, {logits.rows, logits.width}}};
+  call.scalars = logits.scalars(in_packs);
   return call;
 }
 
@@ -72,16 +111,33 @@ constexpr int64_t kMostLogits = int64_t{1} << 23, kMostLogitsOfGpu = int64_t{1} 
 constexpr int64_t kShareOfMemory = 64;  // of a GPU's, that logits may take
 constexpr int64_t kFewestRows = 64;     // that pay for reading the weight
 
+constexpr int64_t kUnit = 128;  // of rows and classes that matrix units like whole
+
+// Whether products read bf16 by a GPU's matrix units: classes are padded to whole units then, once for all parts.
+bool is_narrow(Context& context, DType type) {
+  return type == DType::f32 && context.is_fast_gpu() && context.options().product_type == DType::bf16 &&
+         multiplies_bf16(context);
+}
+
+int64_t padded_classes(Context& context, DType type, int64_t classes) {
+  if (!is_narrow(context, type) || classes % 16 == 0) return classes;
+  return (classes + kUnit - 1) / kUnit * kUnit;
+}
+
 int64_t rows_at_a_time(Context& context, int64_t classes) {
-  int64_t most = kMostLogits;
-  if (context.is_fast_gpu()) {
-    const auto memory = static_cast<int64_t>(context.device().info().memory_bytes);
-    most = std::clamp(memory / kShareOfMemory / 4, kMostLogits, kMostLogitsOfGpu);
-  }
-  return std::max(most / std::max<int64_t>(classes, 1), kFewestRows);
+  const int64_t width = std::max<int64_t>(classes, 1);
+  if (!context.is_fast_gpu()) return std::max(kMostLogits / width, kFewestRows);
+  const auto memory = static_cast<int64_t>(context.device().info().memory_bytes);
+  const int64_t most = std::clamp(memory / kShareOfMemory / 4, kMostLogits, kMostLogitsOfGpu);
+  return std::max(most / width / kUnit * kUnit, kFewestRows);
 }
 
 Tensor logits_of(const Tensor& x, const Tensor& weight) { return matmul(x, weight.transpose(0, 1)); }
+
+Tensor with_padding(const Tensor& weight) {
+  const int64_t classes = weight.extent(0), width = padded_classes(weight.context(), weight.dtype(), classes);
+  return width == classes ? weight : weight.pad(0, 0, width - classes);
+}
 
 // body(first row, rows) for each part.
 void each_part(Context& context, int64_t rows, int64_t classes, const std::function<void(int64_t, int64_t)>& body) {
@@ -113,13 +169,19 @@ KernelCall joined_losses_call(DType type, int64_t rows) {
 // again.
 std::vector<Tensor> linear_gradients(const Tensor& x, const Tensor& weight, const Tensor& targets, const Tensor& logs,
                                      const Tensor& g) {
+  Context& context = x.context();
+  const int64_t classes = weight.extent(0);
+  const Tensor all = with_padding(weight);
+  const DType narrow = is_narrow(context, x.dtype()) ? DType::bf16 : x.dtype();
   Tensor dx, dweight;
-  each_part(x.context(), x.extent(0), weight.extent(0), [&](int64_t first, int64_t count) {
+  each_part(context, x.extent(0), classes, [&](int64_t first, int64_t count) {
     const auto part = [&](const Tensor& t) { return t.slice(0, first, count); };
-    const Tensor logits = logits_of(part(x), weight);
-    const Tensor inputs[] = {logits, part(targets), part(logs), part(g)};
-    const Tensor dlogits = call_kernel(cross_entropy_gradient(x.dtype(), logits.shape()), inputs)[0];
-    const Tensor dx_part = matmul(dlogits, weight), dweight_part = matmul(dlogits.transpose(0, 1), part(x));
+    const Tensor inputs[] = {logits_of(part(x), all), part(targets), part(logs), part(g)};
+    const Logits logits{x.dtype(), count, all.extent(0), classes};
+    Tensor dlogits = call_kernel(cross_entropy_gradient(context, logits, narrow), inputs)[0];
+    if (narrow != x.dtype()) dlogits = dlogits.cast(x.dtype());  // which products read as it was
+    const Tensor dx_part = matmul(dlogits, all),
+                 dweight_part = matmul(dlogits.transpose(0, 1), part(x)).slice(0, 0, classes);
     dx = dx.defined() ? concatenate(dx, dx_part, 0) : dx_part;
     dweight = dweight.defined() ? dweight + dweight_part : dweight_part;
   });
@@ -140,10 +202,10 @@ Tensor cross_entropy(const Operand& operand, const Tensor& targets) {
         &logits.context(),
         invalid_argument("cross_entropy needs floats logits [rows, classes] and i32 targets [rows], not " +
                          to_string(logits.shape()) + " and " + to_string(targets.shape())));
-  KernelCall call = cross_entropy_call(logits.context(), logits.dtype(), logits.shape());
+  KernelCall call = cross_entropy_call(logits.context(), plain(logits));
   call.gradient = [](std::span<const Tensor> in, std::span<const Tensor> out, std::span<const Tensor> d) {
     const Tensor inputs[] = {in[0], in[1], out[1], d[0]};
-    const Tensor dx = call_kernel(cross_entropy_gradient(in[0].dtype(), in[0].shape()), inputs)[0];
+    const Tensor dx = call_kernel(cross_entropy_gradient(in[0].context(), plain(in[0]), in[0].dtype()), inputs)[0];
     return std::vector<Tensor>{dx, Tensor()};
   };
   return mean(call_kernel(std::move(call), operands)[0]);
@@ -163,11 +225,15 @@ Tensor linear_cross_entropy(const Operand& operand, const Tensor& weight, const 
                                          to_string(x.shape()) + ", " + to_string(weight.shape()) + " and " +
                                          to_string(targets.shape())));
   const int64_t rows = x.extent(0), classes = weight.extent(0);
-  if (rows <= rows_at_a_time(x.context(), classes)) return cross_entropy(logits_of(x, weight), targets);
+  const Tensor all_weights = with_padding(weight);
+  const int64_t width = all_weights.extent(0);
+  if (width == classes && rows <= rows_at_a_time(x.context(), classes))
+    return cross_entropy(logits_of(x, weight), targets);
   Tensor losses, logs;
   each_part(x.context(), rows, classes, [&](int64_t first, int64_t count) {
-    const Tensor inputs[] = {logits_of(x.slice(0, first, count), weight), targets.slice(0, first, count)};
-    const std::vector<Tensor> part = call_kernel(cross_entropy_call(x.context(), x.dtype(), inputs[0].shape()), inputs);
+    const Tensor inputs[] = {logits_of(x.slice(0, first, count), all_weights), targets.slice(0, first, count)};
+    const Logits part_logits{x.dtype(), count, width, classes};
+    const std::vector<Tensor> part = call_kernel(cross_entropy_call(x.context(), part_logits), inputs);
     losses = losses.defined() ? concatenate(losses, part[0], 0) : part[0];
     logs = logs.defined() ? concatenate(logs, part[1], 0) : part[1];
   });

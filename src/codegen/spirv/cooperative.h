@@ -10,6 +10,7 @@ inline constexpr auto OpTypeCooperativeMatrix = static_cast<spv::Op>(4456);
 inline constexpr auto OpLoad = static_cast<spv::Op>(4457);
 inline constexpr auto OpStore = static_cast<spv::Op>(4458);
 inline constexpr auto OpMulAdd = static_cast<spv::Op>(4459);
+inline constexpr auto OpLength = static_cast<spv::Op>(4460);
 
 inline constexpr auto CapabilityMatrix = static_cast<spv::Capability>(6022);
 inline constexpr auto CapabilityBFloat16Type = static_cast<spv::Capability>(5116);

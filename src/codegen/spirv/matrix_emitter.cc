@@ -3,24 +3,16 @@
 #include <algorithm>
 #include <array>
 
-#include "codegen/spirv/arguments.h"
-#include "codegen/spirv/arithmetic.h"
-#include "codegen/spirv/cooperative.h"
-#include "ir/builder.h"
+#include "codegen/spirv/units_emitter.h"
 
 namespace sporkle::codegen::spirv {
 namespace {
 
-using cooperative::Use;
 using ir::DType;
 using ir::Node;
 using SpvOp = spv::Op;
 
-constexpr uint32_t kPiece = 16;     // rows, columns and depth of a subgroup's matrix
-constexpr uint32_t kVector = 8;     // 16-bit elements in 16 bytes
 constexpr uint32_t kGroupRows = 8;  // row tiles that are worked through side by side, so that they share B in the cache
-
-uint32_t number(auto enumerator) { return static_cast<uint32_t>(enumerator); }
 
 // An operand as its memory has it: lines of elements side by side.
 struct Lines {
@@ -29,43 +21,18 @@ struct Lines {
   const Node* stride;  // from a line to the next
 };
 
-class MatrixEmitter {
+class MatrixEmitter : private UnitsEmitter {
  public:
   MatrixEmitter(const ir::Kernel& kernel, const MatrixProduct& product, const MatrixTile& tile,
                 const VulkanTarget& target)
-      : kernel_(kernel),
-        p_(product),
-        t_(tile),
-        target_(target),
-        builder_(*kernel.context),
-        s_(m_),
-        arguments_(s_, kernel),
-        arithmetic_(s_, target) {}
+      : UnitsEmitter(kernel, target), p_(product), t_(tile) {}
 
   Result<GpuCode> run();
 
  private:
   Status check();
-  // ---- Values in scope 0, or with a depth ----
-  Id value(const Node* node);  // of scalars and constants, i64
-  Id value32(const Node* node) { return narrow(0, value(node)); }
-  Id narrow(int depth, Id wide) { return s_.define(depth, SpvOp::OpUConvert, u32(), {wide}); }
-  Id u32() { return m_.integer_type(32); }
-  Id c(uint32_t value) { return m_.constant_u32(value); }
-  Id i(SpvOp op, Id a, Id b, int depth = -1) {
-    return s_.define(depth < 0 ? s_.innermost() : depth, op, u32(), {a, b});
-  }
-  Id add(Id a, Id b) { return i(SpvOp::OpIAdd, a, b); }
-  Id mul(Id a, Id b) { return i(SpvOp::OpIMul, a, b); }
-  Id less(Id a, Id b) { return s_.define(s_.innermost(), SpvOp::OpULessThan, m_.bool_type(), {a, b}); }
-
-  Id element_type(DType type);
-  Id matrix_type(DType type, spv::Scope scope, uint32_t rows, uint32_t columns, Use use);
-  Id variable(Id type);
   // The device address of the operand's matrix of this batch.
   Id address(const MatrixAccess& access);
-  // A pointer to the first element of an array of `type` in device memory.
-  Id pointer(Id type, uint32_t stride_bytes, Id address);
   void find_tile();
 
   struct Staged {
@@ -89,57 +56,13 @@ class MatrixEmitter {
   // In elements, u64.
   Id offset(Id line, const Node* stride, Id element);
   void multiply();
-  void barrier();
 
-  const ir::Kernel& kernel_;
   const MatrixProduct& p_;
   const MatrixTile& t_;
-  const VulkanTarget& target_;
-  ir::Builder builder_;
-  Module m_;
-  Scopes s_;
-  Arguments arguments_;
-  Arithmetic arithmetic_;
-  Words variables_;
   Lines a_, b_, c_;
   DType type_ = DType::bf16;
   Id tile_number_ = 0, batch_ = 0, first_row_ = 0, first_column_ = 0;
-  Id local_ = 0;  // the invocation's number
-  uint32_t shared_bytes_ = 0;
 };
-
-Id MatrixEmitter::value(const Node* node) {
-  if (const Value* known = s_.find(node)) return known->id;
-  if (node->is_constant()) return m_.constant(node->type, node->value);
-  Id result;
-  if (node->op == ir::Op::scalar) {
-    result = arithmetic_.from_bits(node->type, 0,
-                                   arguments_.bits(kernel_.buffers.size() + static_cast<size_t>(node->value)));
-  } else {
-    std::array<Id, 3> v{};
-    for (size_t n = 0; n < node->source_count; ++n) v[n] = value(node->src(n));
-    result = arithmetic_.apply(node->op, node->type, node->src(0)->type, 0, v);
-  }
-  s_.remember(node, {result, 0});
-  return result;
-}
-
-Id MatrixEmitter::element_type(DType type) {
-  if (type == DType::f32) return m_.float_type(32);
-  return type == DType::bf16 ? m_.bfloat16_type() : m_.float16_type();
-}
-
-Id MatrixEmitter::matrix_type(DType type, spv::Scope scope, uint32_t rows, uint32_t columns, Use use) {
-  return m_.type(cooperative::OpTypeCooperativeMatrix,
-                 {element_type(type), c(number(scope)), c(rows), c(columns), c(number(use))});
-}
-
-Id MatrixEmitter::variable(Id type) {
-  const Id result = m_.fresh();
-  append(variables_, SpvOp::OpVariable,
-         {m_.pointer_type(spv::StorageClass::Function, type), result, number(spv::StorageClass::Function)});
-  return result;
-}
 
 Id MatrixEmitter::address(const MatrixAccess& access) {
   const Node* offset = access.base;
@@ -157,15 +80,6 @@ Id MatrixEmitter::address(const MatrixAccess& access) {
   const auto size = static_cast<uint64_t>(ir::dtype_size(access.buffer->type));
   const Id bytes = s_.define(0, SpvOp::OpIMul, u64, {elements, m_.constant_u64(size)});
   return s_.define(0, SpvOp::OpIAdd, u64, {arguments_.bits(static_cast<size_t>(access.buffer->value)), bytes});
-}
-
-Id MatrixEmitter::pointer(Id type, uint32_t stride_bytes, Id address) {
-  const Id block = m_.runtime_array_block(type, stride_bytes);
-  const int depth = s_.innermost();
-  const Id base = s_.define(depth, SpvOp::OpConvertUToPtr,
-                            m_.pointer_type(spv::StorageClass::PhysicalStorageBuffer, block), {address});
-  return s_.define(depth, SpvOp::OpAccessChain, m_.pointer_type(spv::StorageClass::PhysicalStorageBuffer, type),
-                   {base, c(0), c(0)});
 }
 
 Status MatrixEmitter::check() {
@@ -259,11 +173,6 @@ MatrixEmitter::Staged MatrixEmitter::staged(const Lines& lines, uint32_t across,
 void MatrixEmitter::fetch(const Staged& staged, Id first, Id advances) {
   const Id vector = m_.vector_type(u32(), 4), u64 = m_.integer_type(64);
   const int depth = s_.innermost();
-  const auto read = [&](Id address) {
-    return s_.define(depth, SpvOp::OpLoad, vector,
-                     {pointer(vector, kMatrixAlignmentBytes, address), number(spv::MemoryAccessMask::Aligned),
-                      kMatrixAlignmentBytes});
-  };
   if (staged.whole) {
     const auto times_stride = [&](uint64_t lines) {
       return s_.define(depth, SpvOp::OpIMul, u64, {value(staged.lines.stride), m_.constant_u64(2 * lines)});
@@ -275,7 +184,7 @@ void MatrixEmitter::fetch(const Staged& staged, Id first, Id advances) {
     s_.line(depth, SpvOp::OpStore, {staged.from, s_.define(depth, SpvOp::OpIAdd, u64, {address, moved})});
     const Id between = times_stride(t_.invocations / staged.line_vectors);
     for (const Id next : staged.next) {
-      s_.line(depth, SpvOp::OpStore, {next, read(address)});
+      s_.line(depth, SpvOp::OpStore, {next, read_vector(address)});
       address = s_.define(depth, SpvOp::OpIAdd, u64, {address, between});
     }
     return;
@@ -293,7 +202,7 @@ void MatrixEmitter::fetch(const Staged& staged, Id first, Id advances) {
       const Id elements =
           staged.along_depth ? offset(across, staged.lines.stride, k) : offset(k, staged.lines.stride, across);
       const Id bytes = s_.define(depth, SpvOp::OpIMul, u64, {elements, m_.constant_u64(2)});
-      return read(s_.define(depth, SpvOp::OpIAdd, u64, {staged.address, bytes}));
+      return read_vector(s_.define(depth, SpvOp::OpIAdd, u64, {staged.address, bytes}));
     });
     s_.line(depth, SpvOp::OpStore, {staged.next[n], loaded});
   }
@@ -324,31 +233,19 @@ Id MatrixEmitter::piece(const Staged& staged, Id type, Id across, uint32_t k) {
   return s_.define(depth, cooperative::OpLoad, type, {from, c(number(order)), c(staged.pitch)});
 }
 
-void MatrixEmitter::barrier() {
-  const Id workgroup = c(number(spv::Scope::Workgroup));
-  const auto semantics = spv::MemorySemanticsMask::AcquireRelease | spv::MemorySemanticsMask::WorkgroupMemory;
-  s_.line(s_.innermost(), SpvOp::OpControlBarrier, {workgroup, workgroup, c(number(semantics))});
-}
-
 void MatrixEmitter::multiply() {
-  m_.capability(spv::Capability::GroupNonUniform);
-  const Id local_number = m_.builtin(u32(), spv::BuiltIn::LocalInvocationIndex);
-  const Id subgroup_number = m_.builtin(u32(), spv::BuiltIn::SubgroupId);
-  local_ = s_.define(0, SpvOp::OpLoad, u32(), {local_number});
-  const Id subgroup = s_.define(0, SpvOp::OpLoad, u32(), {subgroup_number});
+  find_invocation();
   // Subgroups in a grid as square as it can be, each with pieces of its own.
   const uint32_t subgroups = t_.invocations / target_.subgroup;
   uint32_t across = 1;
   while (across * across * 4 <= subgroups * t_.columns / t_.rows * 2) across *= 2;
   across = std::min(across, subgroups);
   const uint32_t own_rows = t_.rows / (subgroups / across) / kPiece, own_columns = t_.columns / across / kPiece;
-  const Id own_row = mul(i(SpvOp::OpUDiv, subgroup, c(across)), c(own_rows * kPiece));
-  const Id own_column = mul(i(SpvOp::OpUMod, subgroup, c(across)), c(own_columns * kPiece));
+  const Id own_row = mul(i(SpvOp::OpUDiv, subgroup_, c(across)), c(own_rows * kPiece));
+  const Id own_column = mul(i(SpvOp::OpUMod, subgroup_, c(across)), c(own_columns * kPiece));
 
-  constexpr auto scope = spv::Scope::Subgroup;
-  const Id of_a = matrix_type(type_, scope, kPiece, kPiece, Use::a);
-  const Id of_b = matrix_type(type_, scope, kPiece, kPiece, Use::b);
-  const Id of_c = matrix_type(DType::f32, scope, kPiece, kPiece, Use::accumulator);
+  const Id of_a = matrix_type(type_, Use::a), of_b = matrix_type(type_, Use::b);
+  const Id of_c = matrix_type(DType::f32, Use::accumulator);
   std::vector<Id> sums;
   for (uint32_t n = 0; n < own_rows * own_columns; ++n) {
     sums.push_back(variable(of_c));
@@ -398,8 +295,7 @@ void MatrixEmitter::multiply() {
         const Id bytes = s_.define(0, SpvOp::OpIMul, u64, {offset(row, c_.stride, column), m_.constant_u64(size)});
         const Id to = pointer(element, size, s_.define(0, SpvOp::OpIAdd, u64, {to_address, bytes}));
         Id sum = s_.define(0, SpvOp::OpLoad, of_c, {sums[r * own_columns + n]});
-        if (to_type != DType::f32)
-          sum = s_.define(0, SpvOp::OpFConvert, matrix_type(to_type, scope, kPiece, kPiece, Use::accumulator), {sum});
+        if (to_type != DType::f32) sum = s_.define(0, SpvOp::OpFConvert, matrix_type(to_type, Use::accumulator), {sum});
         s_.line(0, cooperative::OpStore,
                 {to, sum, c(number(cooperative::Layout::row_major)), row_elements,
                  number(spv::MemoryAccessMask::Aligned), kMatrixAlignmentBytes});
@@ -411,57 +307,16 @@ void MatrixEmitter::multiply() {
 
 Result<GpuCode> MatrixEmitter::run() {
   SPORKLE_RETURN_IF_ERROR(check());
-  m_.capability(spv::Capability::Shader);
-  m_.capability(spv::Capability::PhysicalStorageBufferAddresses);
-  m_.capability(cooperative::CapabilityMatrix);
-  m_.extension("SPV_KHR_cooperative_matrix");
-  if (type_ == DType::bf16) {
-    m_.capability(cooperative::CapabilityBFloat16Type);
-    m_.capability(cooperative::CapabilityBFloat16Matrix);
-    m_.extension("SPV_KHR_bfloat16");
-  } else {
-    m_.capability(spv::Capability::Float16);
-  }
-  m_.use_vulkan_memory_model();
-  const Id group = m_.builtin(m_.vector_type(u32(), 3), spv::BuiltIn::WorkgroupId);
-
-  const Id u64 = m_.integer_type(64), function = m_.fresh(), entry = m_.fresh();
-  s_.open(entry);
-  s_.start_block(0, entry);
-  const Id at = s_.define(0, SpvOp::OpLoad, m_.vector_type(u32(), 3), {group});
-  const Id wide = s_.define(0, SpvOp::OpUConvert, u64, {s_.define(0, SpvOp::OpCompositeExtract, u32(), {at, 0})});
-  // As many workgroups as iterations: none is past the end.
-  tile_number_ = narrow(0, s_.define(0, SpvOp::OpIAdd, u64, {arguments_.word(0), wide}));
+  declare_units(type_);
+  tile_number_ = narrow(0, begin_function());
   find_tile();
   multiply();
-  s_.line(0, SpvOp::OpReturn, {});
-
-  Words text;
-  append(text, SpvOp::OpFunction, {m_.void_type(), function, 0, m_.function_type({m_.void_type()})});
-  const Words& body = s_.at(0).text;
-  constexpr ptrdiff_t label_words = 2;
-  text.insert(text.end(), body.begin(), body.begin() + label_words);
-  text.insert(text.end(), variables_.begin(), variables_.end());
-  text.insert(text.end(), body.begin() + label_words, body.end());
-  append(text, SpvOp::OpFunctionEnd, {});
-  m_.add_function(text);
-  SPORKLE_RETURN_IF_ERROR(arithmetic_.status());
-
-  GpuCode code;
-  for (const ir::BufferArgument& buffer : kernel_.buffers)
-    code.buffers.push_back({static_cast<uint32_t>(ir::dtype_size(buffer.type)), buffer.access, kMatrixAlignmentBytes});
-  code.arguments_inline = arguments_.are_inline();
-  code.workgroup_size = t_.invocations;
-  code.iterations_per_workgroup = 1;
-  code.shared_bytes = shared_bytes_;
   const auto tiles = [&](const Node* extent, uint32_t size) {
     return builder_.div(builder_.add(extent, builder_.integer(size - 1)), builder_.integer(size));
   };
   const Node* iterations = builder_.mul(tiles(p_.rows, t_.rows), tiles(p_.columns, t_.columns));
   for (const Node* batch : p_.batches) iterations = builder_.mul(iterations, batch);
-  SPORKLE_ASSIGN_OR_RETURN(code.launch, LaunchFormula::make(kernel_, iterations, builder_.integer(0)));
-  code.spirv = m_.assemble(function, code.workgroup_size);
-  return code;
+  return finish(t_.invocations, iterations);
 }
 
 }  // namespace

@@ -90,7 +90,7 @@ Id Scopes::choose(int depth, Id condition, Id type, Id otherwise, const std::fun
 }
 
 void Scopes::counted_loop(int depth, Id start, Id end, Id step, std::vector<Carried>& carried,
-                          const std::function<void(Id)>& body) {
+                          const std::function<void(Id)>& body, bool unroll) {
   // Scopes deeper than `depth` stay open but are set aside, so that this loop lands before them in the text.
   std::vector<std::unique_ptr<Scope>> aside;
   while (innermost() > depth) aside.push_back(close());
@@ -108,7 +108,8 @@ void Scopes::counted_loop(int depth, Id start, Id end, Id step, std::vector<Carr
   start_block(depth, head);
   line(depth, spv::Op::OpPhi, {i64, index, start, before, next, again});
   for (const Carried& c : carried) line(depth, spv::Op::OpPhi, {c.type, c.result, c.initial, before, c.next, again});
-  line(depth, spv::Op::OpLoopMerge, {exit, again, kNoControl});
+  const auto control = unroll ? static_cast<uint32_t>(spv::LoopControlMask::Unroll) : kNoControl;
+  line(depth, spv::Op::OpLoopMerge, {exit, again, control});
   line(depth, spv::Op::OpBranch, {test});
   start_block(depth, test);
   const Id more = define(depth, spv::Op::OpSLessThan, module_->bool_type(), {index, end});

@@ -64,9 +64,10 @@ class Scopes {
     Id type, initial, next = 0, result = 0;  // in the body, `result` is the value so far
   };
   // A loop in scope `depth` over index (u64) = start, start + step ... while index < end, signed. `body` runs with the
-  // loop's scope open and sets `next` of what is carried; afterwards `result` is the last value.
+  // loop's scope open and sets `next` of what is carried; afterwards `result` is the last value. `unroll`: advice to
+  // the driver.
   void counted_loop(int depth, Id start, Id end, Id step, std::vector<Carried>& carried,
-                    const std::function<void(Id index)>& body);
+                    const std::function<void(Id index)>& body, bool unroll = false);
 
  private:
   Module* module_;

@@ -35,4 +35,12 @@ KernelCall attention_weights_call(Context& context, DType weights, DType type, c
 // gradient of the scores: what attention_gradient_call makes of its scores, the same bits, rounded to `results`.
 KernelCall attention_slopes_call(DType results, DType type, const Shape& scores);
 
+// ---- On a GPU's matrix units, in bf16 (codegen/attention_form.h) ----
+
+bool runs_on_units(Context& context, const AttentionShape& shape, const AttentionOptions& options);
+// bf16 q, k, v (or their joined projection) -> bf16 result and f32 logs, as attention_call's.
+KernelCall unit_attention_call(const AttentionShape& shape, double scale);
+// bf16 q, k, v (or joined), logs, means, bf16 gradient of the result -> bf16 dq, dk, dv (or joined).
+std::vector<Tensor> unit_attention_gradients(const AttentionShape& shape, double scale, std::span<const Tensor> inputs);
+
 }  // namespace sporkle::tensor
