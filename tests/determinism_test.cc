@@ -95,5 +95,23 @@ TEST_F(DeterminismTest, AnotherSeedGivesAnotherModel) {
   EXPECT_NE(train(few), train(few, {}, other));
 }
 
+// Two processes with a kernel and pipeline cache that both of them fill.
+TEST_F(DeterminismTest, TwoProcessesOnOneGpuDoNotMatter) {
+  if (run({"devices", "--json"}).out.find("\"vulkan:0\"") == std::string::npos) GTEST_SKIP() << "no device vulkan:0";
+  const std::string steps = std::string(kModel).replace(std::string(kModel).find("steps = 200"), 11, "steps = 20");
+  const std::string alone = train({}, {}, steps);
+  const Environment gpu{{"SPORKLE_CACHE", (folder_ / "cache").string()}, {"SPORKLE_DEVICE", "vulkan:0"}};
+  std::vector<Running> processes;
+  for (const std::string name : {"one", "two"}) {
+    write(name + ".toml", "[data]\npath = \"text.txt\"\n" + steps + "[output]\ndirectory = \"" + name + "\"\n");
+    processes.push_back(start({"train", name + ".toml", "--json"}, gpu));
+  }
+  for (Running& process : processes) {
+    const Output output = process.wait();
+    EXPECT_EQ(output.exit_code, 0) << output.err;
+    EXPECT_EQ(field(last_line(output.out), "parameters_sha256"), alone);
+  }
+}
+
 }  // namespace
 }  // namespace sporkle::testing

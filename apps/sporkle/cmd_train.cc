@@ -61,6 +61,9 @@ Status train_model(const TrainOptions& o) {
   callbacks.evaluating = [&](int64_t done, int64_t total) { view.evaluating(done, total); };
   callbacks.evaluated = [&](int64_t step, const train::Evaluation& evaluation) { view.evaluated(step, evaluation); };
   callbacks.saved = [&](int64_t step, const std::filesystem::path& path) { view.saved(step, path); };
+  callbacks.recovered = [&](int64_t step, int64_t resumes_at, const Status& failure) {
+    view.recovered(step, resumes_at, failure);
+  };
   callbacks.stop = [&] { return interrupted() || (o.stop_after > 0 && trainer.step() >= o.stop_after); };
   if (Status status = trainer.train(callbacks); !status.ok()) {
     view.release();

@@ -219,6 +219,24 @@ void TrainView::saved(int64_t step, const std::filesystem::path& checkpoint) {
   }
 }
 
+void TrainView::recovered(int64_t step, int64_t resumes_at, const Status& failure) {
+  screen_.step = resumes_at;
+  screen_.note =
+      "the device was lost after step " + std::to_string(step) + "; on from step " + std::to_string(resumes_at);
+  if (json_) {
+    print_event(JsonObject()
+                    .add("event", "device_lost")
+                    .add("step", step)
+                    .add("resumes_at", resumes_at)
+                    .add("message", failure.message()));
+  } else if (terminal_.interactive()) {
+    draw(true);
+  } else {
+    std::printf("%s\n", screen_.note.c_str());
+    std::fflush(stdout);
+  }
+}
+
 void TrainView::draw(bool now) {
   if (json_) return;
   const bool live = terminal_.interactive();

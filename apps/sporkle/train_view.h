@@ -31,6 +31,8 @@ class TrainView {
   void evaluating(int64_t done, int64_t total);
   void evaluated(int64_t step, const train::Evaluation& evaluation);
   void saved(int64_t step, const std::filesystem::path& checkpoint);
+  // The device was lost and is there again: steps after `resumes_at` are made anew.
+  void recovered(int64_t step, int64_t resumes_at, const Status& failure);
   // After a failure: what is on the terminal stays, and messages go below it.
   void release() { terminal_.release(); }
   // The last words, or the summary event. `resume` is the command that goes on where training was stopped.

@@ -19,6 +19,8 @@ std::string_view code_name(Code code) {
       return "permission_denied";
     case Code::unavailable:
       return "unavailable";
+    case Code::device_lost:
+      return "device_lost";
     case Code::deadline_exceeded:
       return "deadline_exceeded";
     case Code::out_of_memory:

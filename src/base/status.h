@@ -19,7 +19,8 @@ enum class Code {
   not_found,          // a file, key or peer does not exist
   already_exists,     // would overwrite, or the port is taken
   permission_denied,  // the system or a peer refuses
-  unavailable,        // may work later: a peer is away, a device is lost
+  unavailable,        // may work later: a peer is away
+  device_lost,        // a GPU was reset or taken away: open it again
   deadline_exceeded,
   out_of_memory,
   no_space,      // the disk is full
@@ -87,6 +88,7 @@ inline Status not_found(std::string m) { return {Code::not_found, std::move(m)};
 inline Status corrupt_data(std::string m) { return {Code::corrupt_data, std::move(m)}; }
 inline Status unsupported(std::string m) { return {Code::unsupported, std::move(m)}; }
 inline Status unavailable(std::string m) { return {Code::unavailable, std::move(m)}; }
+inline Status device_lost(std::string m) { return {Code::device_lost, std::move(m)}; }
 inline Status internal_error(std::string m) { return {Code::internal, std::move(m)}; }
 // A Status from errno (no_space, permission_denied, not_found, ... or io_error), its message ending in strerror's text.
 Status errno_status(int error, std::string what);

@@ -22,6 +22,8 @@ struct Fault {
   // The seconds that the device's clock (busy_seconds) says a submission took, so that a test of timings does not
   // depend on what else a machine does. Empty: it has no clock.
   std::function<double()> submission_seconds;
+  // What a submission ends with before the device is given anything. Empty: it is given everything.
+  std::function<Status()> before_submission;
 };
 
 // A view of a read's bytes as f32 numbers.
@@ -61,6 +63,7 @@ class FaultyDevice final : public Device {
   }
   Status submit(const CommandBuffer& commands, std::span<const SemaphorePoint> wait,
                 std::span<const SemaphorePoint> signal) override {
+    if (fault_.before_submission) SPORKLE_RETURN_IF_ERROR(fault_.before_submission());
     if (fault_.submission_seconds) clock_s_ += fault_.submission_seconds();
     return inner_->submit(commands, wait, signal);
   }

@@ -43,6 +43,7 @@ wire::StatusCode to_wire(Code code) {
     case Code::permission_denied:
       return wire::PERMISSION_DENIED;
     case Code::unavailable:
+    case Code::device_lost:  // what a peer's devices do is its own affair
       return wire::UNAVAILABLE;
     case Code::deadline_exceeded:
       return wire::DEADLINE_EXCEEDED;

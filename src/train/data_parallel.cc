@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "base/seconds.h"
+#include "tensor/tensor.h"
 
 namespace sporkle::train {
 namespace {
@@ -44,27 +45,43 @@ std::vector<int64_t> split_parts(int64_t parts, std::span<const double> seconds)
 // What the threads of one step share.
 struct DataParallel::Step {
   const Batch& batch;
-  int64_t parts;
-  nn::DropoutKey dropout;
+  const int64_t parts;
+  const nn::DropoutKey dropout;
   std::vector<std::vector<int64_t>> parts_of;  // of each device
+  std::vector<size_t> maker;                   // of each part
+
+  // Belong to the thread of the first device.
+  tensor::Tensor sum;
+  double loss = 0;
 
   std::mutex mutex;
   std::condition_variable changed;
-  std::vector<std::vector<float>> gradients;  // of each part, until they are added
+  std::vector<std::vector<float>> gradients;  // of each part, until they are added; empty: not made
   std::vector<double> losses;
-  std::vector<bool> done;
-  std::vector<Status> failures;  // of each device
-  size_t running = 0;
+  std::vector<bool> has_ended;  // of each device
+  std::vector<Status> failures;
 
-  Status make(LanguageModel& model, int64_t part) {
-    std::vector<float> made(model.parameter_count());
-    SPORKLE_ASSIGN_OR_RETURN(const double loss, model.part_gradients(batch, part, parts, dropout, made));
-    std::lock_guard lock(mutex);
-    gradients[static_cast<size_t>(part)] = std::move(made);
-    losses[static_cast<size_t>(part)] = loss;
-    done[static_cast<size_t>(part)] = true;
-    changed.notify_all();
-    return {};
+  Step(const Batch& all, int64_t count, nn::DropoutKey key, std::span<const int64_t> split)
+      : batch(all),
+        parts(count),
+        dropout(key),
+        parts_of(split.size()),
+        gradients(static_cast<size_t>(count)),
+        losses(static_cast<size_t>(count)),
+        has_ended(split.size(), false),
+        failures(split.size()) {
+    std::vector<int64_t> left(split.begin(), split.end());
+    const auto give = [&](size_t device) {
+      parts_of[device].push_back(static_cast<int64_t>(maker.size()));
+      maker.push_back(device);
+      --left[device];
+    };
+    // The first device's come first, since their sum stays where it is; each of the others gets early ones, so that few
+    // wait to be added.
+    while (left[0] > 0) give(0);
+    while (static_cast<int64_t>(maker.size()) < count)
+      for (size_t d = 1; d < left.size(); ++d)
+        if (left[d] > 0) give(d);
   }
 };
 
@@ -81,10 +98,8 @@ Result<std::unique_ptr<DataParallel>> DataParallel::create(LanguageModel& first,
 
 Status DataParallel::synchronize() {
   parameters_.resize(first_.parameter_count());
-  SPORKLE_RETURN_IF_ERROR(first_.get_parameters(parameters_));
-  for (const auto& other : others_)
-    if (other) SPORKLE_RETURN_IF_ERROR(other->set_parameters(parameters_));
-  return {};
+  is_current_.assign(others_.size(), false);
+  return first_.get_parameters(parameters_);
 }
 
 std::vector<int64_t> DataParallel::plan(int64_t parts) {
@@ -107,33 +122,76 @@ std::vector<int64_t> DataParallel::plan(int64_t parts) {
   return result;
 }
 
-void DataParallel::run(Step& step, size_t device) {
+void DataParallel::note_time(size_t device, double seconds, int64_t parts) {
+  const double each = seconds / static_cast<double>(parts);
+  seconds_[device] = seconds_[device] > 0 ? kKept * seconds_[device] + (1 - kKept) * each : each;
+}
+
+Status DataParallel::make_parts(Step& step, size_t device) {
+  LanguageModel& model = *others_[device - 1];
+  if (step.parts_of[device].empty()) return {};
+  if (!is_current_[device - 1]) SPORKLE_RETURN_IF_ERROR(model.set_parameters(parameters_));
+  is_current_[device - 1] = true;
   const double start = now_s();
-  int64_t made = 0;
-  Status status;
   for (const int64_t part : step.parts_of[device]) {
-    status = step.make(model(device), part);
-    if (!status.ok()) break;
-    ++made;
+    tensor::Tensor sum;
+    SPORKLE_ASSIGN_OR_RETURN(const double loss, model.add_part(step.batch, part, step.parts, step.dropout, &sum));
+    SPORKLE_ASSIGN_OR_RETURN(std::vector<float> made, sum.to_host<float>());
+    std::lock_guard lock(step.mutex);
+    step.gradients[static_cast<size_t>(part)] = std::move(made);
+    step.losses[static_cast<size_t>(part)] = loss;
+    step.changed.notify_all();
   }
+  note_time(device, now_s() - start, static_cast<int64_t>(step.parts_of[device].size()));
+  return {};
+}
+
+void DataParallel::run(Step& step, size_t device) {
+  const Status status = make_parts(step, device);
   std::lock_guard lock(step.mutex);
   step.failures[device] = status;
-  if (status.ok() && made > 0) {
-    const double each = (now_s() - start) / static_cast<double>(made);
-    seconds_[device] = seconds_[device] > 0 ? kKept * seconds_[device] + (1 - kKept) * each : each;
-  }
-  --step.running;
+  step.has_ended[device] = true;
   step.changed.notify_all();
 }
 
-// Opens what was lost again, or goes on without it. The parts that it leaves are made by the first device.
-Status DataParallel::replace_lost(Step& step) {
+Status DataParallel::add_parts(Step& step) {
+  const double share = 1.0 / static_cast<double>(step.parts), start = now_s();
+  const auto make = [&](int64_t part) -> Status {
+    SPORKLE_ASSIGN_OR_RETURN(const double loss, first_.add_part(step.batch, part, step.parts, step.dropout, &step.sum));
+    step.loss += loss * share;
+    return {};
+  };
+  const auto own = static_cast<int64_t>(step.parts_of[0].size());
+  for (int64_t part = 0; part < own; ++part) SPORKLE_RETURN_IF_ERROR(make(part));
+  if (own > 0) note_time(0, now_s() - start, own);
+  for (int64_t part = own; part < step.parts; ++part) {
+    const auto at = static_cast<size_t>(part);
+    std::unique_lock lock(step.mutex);
+    step.changed.wait(lock, [&] { return !step.gradients[at].empty() || step.has_ended[step.maker[at]]; });
+    const std::vector<float> made = std::move(step.gradients[at]);
+    const double loss = step.losses[at];
+    const Status& failure = step.failures[step.maker[at]];
+    if (made.empty() && failure.code() != Code::device_lost) return failure;
+    lock.unlock();
+    if (made.empty()) {  // its device was lost
+      SPORKLE_RETURN_IF_ERROR(make(part));
+      continue;
+    }
+    SPORKLE_RETURN_IF_ERROR(first_.add_gradients(made, &step.sum));
+    step.loss += loss * share;
+  }
+  return {};
+}
+
+// Opens what was lost again, or goes on without it.
+Status DataParallel::reopen_lost(const Step& step) {
   for (size_t d = 1; d < device_count(); ++d) {
     const Status& failure = step.failures[d];
     if (failure.ok()) continue;
-    if (failure.code() != Code::unavailable) return failure;
+    if (failure.code() != Code::device_lost) return failure;
     log(LogLevel::error, "train", failure.message());
     others_[d - 1].reset();
+    is_current_[d - 1] = false;
     seconds_[d] = 0;
     auto again = reopen_ ? reopen_(d - 1) : Result<std::unique_ptr<LanguageModel>>(failure);
     if (again.ok()) {
@@ -142,9 +200,6 @@ Status DataParallel::replace_lost(Step& step) {
       log(LogLevel::error, "train", "training goes on without the device: " + again.status().message());
     }
   }
-  if (!step.failures[0].ok()) return step.failures[0];
-  for (int64_t part = 0; part < step.parts; ++part)
-    if (!step.done[static_cast<size_t>(part)]) SPORKLE_RETURN_IF_ERROR(step.make(first_, part));
   return {};
 }
 
@@ -155,52 +210,15 @@ Result<StepResult> DataParallel::step(const Batch& batch, int64_t parts, double 
                             " devices: raise train.gradient_accumulation to that number or more");
   last_split_ = plan(parts);
   ++steps_;
-  Step step{batch, parts, dropout, {}, {}, {}, {}, {}, {}, {}};
-  step.gradients.resize(static_cast<size_t>(parts));
-  step.losses.resize(static_cast<size_t>(parts));
-  step.done.resize(static_cast<size_t>(parts));
-  step.failures.resize(device_count());
-  // Early parts everywhere first, so that few wait to be added.
-  step.parts_of.resize(device_count());
-  std::vector<int64_t> left = last_split_;
-  for (int64_t part = 0; part < parts;)
-    for (size_t d = 0; d < left.size() && part < parts; ++d)
-      if (left[d] > 0) {
-        step.parts_of[d].push_back(part++);
-        --left[d];
-      }
-
-  step.running = device_count();
+  Step step(batch, parts, dropout, last_split_);
   std::vector<std::jthread> threads;
-  for (size_t d = 0; d < device_count(); ++d) threads.emplace_back([this, &step, d] { run(step, d); });
-
-  const size_t count = first_.parameter_count();
-  std::vector<float> sum;
-  double loss = 0;
-  const double share = 1.0 / static_cast<double>(parts);
-  int64_t added = 0;
-  // In the order of the parts, each as soon as it is there, up to one that nobody makes.
-  const auto add = [&] {
-    for (; added < parts; ++added) {
-      const auto next = static_cast<size_t>(added);
-      std::unique_lock lock(step.mutex);
-      step.changed.wait(lock, [&] { return step.done[next] || step.running == 0; });
-      if (!step.done[next]) return;
-      const std::vector<float> part = std::move(step.gradients[next]);
-      loss += step.losses[next] * share;
-      lock.unlock();
-      if (added == 0) {
-        sum = part;
-      } else {
-        for (size_t i = 0; i < count; ++i) sum[i] += part[i];
-      }
-    }
-  };
-  add();
+  for (size_t d = 1; d < device_count(); ++d)
+    if (others_[d - 1]) threads.emplace_back([this, &step, d] { run(step, d); });
+  const Status added = add_parts(step);
   threads.clear();
-  SPORKLE_RETURN_IF_ERROR(replace_lost(step));
-  add();
-  SPORKLE_ASSIGN_OR_RETURN(const StepResult result, first_.apply_gradients(sum, loss, learning_rate));
+  SPORKLE_RETURN_IF_ERROR(added);
+  SPORKLE_RETURN_IF_ERROR(reopen_lost(step));
+  SPORKLE_ASSIGN_OR_RETURN(const StepResult result, first_.apply_gradients(step.sum, step.loss, learning_rate));
   SPORKLE_RETURN_IF_ERROR(synchronize());
   return result;
 }

@@ -1,10 +1,11 @@
 // One training step over several devices at once: data parallelism on one machine.
 //
-// A step's batch is cut into parts (train.gradient_accumulation of them). Every device has a copy of the parameters and
-// makes the gradients of some parts; they are added on the host in the order of the parts, whoever made them, so with
-// `strict` devices the bits are those of one device that makes all of them. The first device applies the optimiser and
-// hands the new parameters to the others. How many parts a device gets follows from its measured speed, anew in every
-// step. A device that is lost in the middle of a step is opened again, and its parts are made by the first one.
+// A step's batch is cut into parts (train.gradient_accumulation of them), and every device has a copy of the
+// parameters. The first device makes the first parts and keeps their sum; the others make the rest and send theirs,
+// which it adds in order, so with `strict` devices the bits are those of one device that makes all of them. It applies
+// the optimiser and hands the new parameters to the others. How many parts a device gets follows from its measured
+// speed, anew in every step: what goes between devices is what the slower ones make, so the fastest is best named
+// first. A device that is lost in the middle of a step is opened again, and its parts are made by the first one.
 //
 // Belongs to one thread at a time; runs a thread for each device during a step.
 #pragma once
@@ -45,18 +46,27 @@ class DataParallel {
  private:
   struct Step;
   DataParallel(LanguageModel& first, std::vector<std::unique_ptr<LanguageModel>> others, Reopen reopen)
-      : first_(first), others_(std::move(others)), reopen_(std::move(reopen)), seconds_(1 + others_.size()) {}
-  LanguageModel& model(size_t index) { return index == 0 ? first_ : *others_[index - 1]; }
-  void run(Step& step, size_t device);
-  Status replace_lost(Step& step);
+      : first_(first),
+        others_(std::move(others)),
+        reopen_(std::move(reopen)),
+        is_current_(others_.size(), false),
+        seconds_(1 + others_.size()) {}
   std::vector<int64_t> plan(int64_t parts);
+  // Of a device but the first, on a thread of its own.
+  void run(Step& step, size_t device);
+  Status make_parts(Step& step, size_t device);
+  // The first device's parts and then everyone's, in order.
+  Status add_parts(Step& step);
+  Status reopen_lost(const Step& step);
+  void note_time(size_t device, double seconds, int64_t parts);
 
   LanguageModel& first_;
   std::vector<std::unique_ptr<LanguageModel>> others_;  // nullptr: lost for good
   Reopen reopen_;
-  std::vector<double> seconds_;  // of one part on each device, a moving mean; 0: not known
+  std::vector<float> parameters_;    // those of the next step
+  std::vector<uint8_t> is_current_;  // of the others: whether they have them; bytes, as each has a thread
+  std::vector<double> seconds_;      // of one part on each device, a moving mean; 0: not known
   std::vector<int64_t> last_split_;
-  std::vector<float> parameters_;
   int64_t steps_ = 0;
 };
 

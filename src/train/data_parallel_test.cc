@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "hal/registry.h"
+#include "train/testing_lost_device.h"
 
 namespace sporkle::train {
 namespace {
@@ -74,6 +75,33 @@ TEST(DataParallel, AGpuAndTheProcessorGiveTheBitsOfOne) {
   const auto vulkan = hal::open_device("vulkan:0");
   if (!vulkan.ok()) GTEST_SKIP() << vulkan.status().message();
   expect_the_same_bits("vulkan:0");
+}
+
+// Wherever it is lost: the first device makes what it leaves, and it has parts of the next step.
+TEST(DataParallel, GoesOnWhereverASecondDeviceIsLost) {
+  const std::string alone = trained_alone();
+  for (int64_t number = 0; number < 16; ++number) {
+    testing::Losing losing({number});
+    const auto open = [&](size_t = 0) {
+      DeviceChoice choice{"cpu", 1};
+      choice.open_context = [&losing] { return losing.open(); };
+      return LanguageModel::create(small_shape(), OptimizationConfig(), choice);
+    };
+    const auto first = model_on("cpu");
+    std::vector<std::unique_ptr<LanguageModel>> others;
+    others.push_back(std::move(*open()));
+    auto group = DataParallel::create(*first, std::move(others), open);
+    ASSERT_TRUE(group.ok()) << group.status().to_string();
+    for (int64_t step = 0; step < 5; ++step) {
+      const Data data = data_of(step);
+      const auto result = (*group)->step(data.batch(), kParts, 1e-2, {1, static_cast<uint64_t>(step)});
+      ASSERT_TRUE(result.ok()) << number << ": " << result.status().to_string();
+    }
+    EXPECT_EQ(*parameters_sha256_hex(*first), alone) << number;
+    if (number < 2) {
+      EXPECT_EQ(losing.opened(), 2u);
+    }
+  }
 }
 
 TEST(DataParallel, SplitsBySpeed) {

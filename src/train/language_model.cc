@@ -132,13 +132,7 @@ Result<StepResult> LanguageModel::step_once(const Batch& batch, int64_t accumula
   Tensor sum;
   double mean_loss = 0;
   for (int64_t part = 0; part < accumulation; ++part) {
-    SPORKLE_ASSIGN_OR_RETURN(const std::vector<Tensor> gradients,
-                             gradients_of(batch, part, accumulation, dropout, &made));
-    const Tensor scaled = adamw_->pack(gradients) * share;
-    sum = (part > 0 ? sum + scaled : scaled).detach();
-    SPORKLE_RETURN_IF_ERROR(tensor::realize({sum, made.loss}));
-    note_memory();
-    SPORKLE_ASSIGN_OR_RETURN(const double loss, made.loss.item());
+    SPORKLE_ASSIGN_OR_RETURN(const double loss, add_part(batch, part, accumulation, dropout, &sum));
     mean_loss += loss * share;
   }
   return update(sum, nullptr, false, mean_loss, learning_rate, start_s, overflow);
@@ -162,46 +156,37 @@ Result<std::vector<Tensor>> LanguageModel::gradients_of(const Batch& batch, int6
   return gradients;
 }
 
-Result<double> LanguageModel::part_gradients(const Batch& batch, int64_t part, int64_t parts, nn::DropoutKey dropout,
-                                             std::span<float> gradients) {
+Result<double> LanguageModel::add_part(const Batch& batch, int64_t part, int64_t parts, nn::DropoutKey dropout,
+                                       Tensor* sum) {
   if (batch.rows <= 0 || parts <= 0 || part < 0 || part >= parts || batch.rows % parts != 0)
     return invalid_argument("a batch of " + std::to_string(batch.rows) + " sequences has no part " +
                             std::to_string(part) + " of " + std::to_string(parts) + " equal ones");
-  if (gradients.size() != parameter_count())
-    return invalid_argument("there are " + std::to_string(parameter_count()) + " gradients and room for " +
-                            std::to_string(gradients.size()));
-  Part of_part;
-  SPORKLE_ASSIGN_OR_RETURN(std::vector<Tensor> made, gradients_of(batch, part, parts, dropout, &of_part));
-  const double share = 1.0 / static_cast<double>(parts);
-  for (Tensor& gradient : made) gradient = gradient * share;
-  made.push_back(of_part.loss);
-  SPORKLE_RETURN_IF_ERROR(tensor::realize(made));
-  made.pop_back();
-  size_t at = 0;
-  for (const Tensor& gradient : made) {
-    SPORKLE_ASSIGN_OR_RETURN(const std::vector<float> values, gradient.to_host<float>());
-    std::ranges::copy(values, gradients.begin() + static_cast<ptrdiff_t>(at));
-    at += values.size();
-  }
-  return of_part.loss.item();
+  Part made;
+  SPORKLE_ASSIGN_OR_RETURN(const std::vector<Tensor> gradients, gradients_of(batch, part, parts, dropout, &made));
+  const Tensor scaled = adamw_->pack(gradients) * (1.0 / static_cast<double>(parts));
+  const Tensor added = (sum->defined() ? *sum + scaled : scaled).detach();
+  SPORKLE_RETURN_IF_ERROR(tensor::realize({added, made.loss}));
+  note_memory();
+  *sum = added;
+  return made.loss.item();
 }
 
-Result<StepResult> LanguageModel::apply_gradients(std::span<const float> gradients, double loss, double learning_rate) {
-  if (gradients.size() != parameter_count())
-    return invalid_argument("there are " + std::to_string(parameter_count()) + " parameters and " +
-                            std::to_string(gradients.size()) + " gradients");
+Status LanguageModel::add_gradients(std::span<const float> part, Tensor* sum) {
+  const size_t count = adamw_->size_bytes() / sizeof(float);
+  if (part.size() != count)
+    return invalid_argument("there are " + std::to_string(count) + " gradients, not " + std::to_string(part.size()));
+  const Tensor given = tensor::from_host<float>(*context_, part, {static_cast<int64_t>(count)});
+  const Tensor added = sum->defined() ? (*sum + given).detach() : given;
+  SPORKLE_RETURN_IF_ERROR(tensor::realize({added}));
+  *sum = added;
+  return {};
+}
+
+Result<StepResult> LanguageModel::apply_gradients(const Tensor& sum, double loss, double learning_rate) {
   const double start_s = now_s();
   SPORKLE_RETURN_IF_ERROR(adamw_->adopt(decoder_->parameters()));
-  std::vector<Tensor> tensors;
-  size_t at = 0;
-  for (const nn::Parameter& p : decoder_->parameters()) {
-    const auto count = static_cast<size_t>(tensor::element_count(p.value.shape()));
-    tensors.push_back(tensor::from_host<float>(*context_, gradients.subspan(at, count), p.value.shape()));
-    SPORKLE_RETURN_IF_ERROR(tensors.back().status());
-    at += count;
-  }
   bool overflow = false;
-  return update(adamw_->pack(tensors), nullptr, false, loss, learning_rate, start_s, &overflow);
+  return update(sum, nullptr, false, loss, learning_rate, start_s, &overflow);
 }
 
 Result<StepResult> LanguageModel::update(const Tensor& gradients, const Part* whole, bool capture, double mean_loss,

@@ -79,12 +79,15 @@ class LanguageModel {
   Result<StepResult> step(const Batch& batch, int64_t accumulation, double learning_rate, nn::DropoutKey dropout);
   // Of the last step; zeros before the first.
   const StepMemory& step_memory() const { return step_memory_; }
-  // The two halves of a step, for parts that are made on several devices (train/data_parallel.h). The gradients of part
-  // `part` of `parts`, each divided by `parts`, one parameter after the other as get_parameters has them; adding those
-  // of all parts in order gives the bits that step() makes. Returns the part's loss.
-  Result<double> part_gradients(const Batch& batch, int64_t part, int64_t parts, nn::DropoutKey dropout,
-                                std::span<float> gradients);
-  Result<StepResult> apply_gradients(std::span<const float> gradients, double loss, double learning_rate);
+  // The halves of a step, for parts that are made on several devices (train/data_parallel.h). A sum of gradients stays
+  // on the device, as nn::AdamW packs it; undefined, it is that of no parts. Adding all parts in order, by whichever of
+  // the two ways, gives the bits that step() makes.
+  // Adds the gradients of part `part` of `parts`, each divided by `parts`; returns the part's loss.
+  Result<double> add_part(const Batch& batch, int64_t part, int64_t parts, nn::DropoutKey dropout, tensor::Tensor* sum);
+  // Adds what another device's sum of one part has, as to_host<float>() gives it.
+  Status add_gradients(std::span<const float> part, tensor::Tensor* sum);
+  // loss: the mean over the parts.
+  Result<StepResult> apply_gradients(const tensor::Tensor& sum, double loss, double learning_rate);
   // Makes the first parameters and moments on the device now, and waits for them; else the first step does.
   Status prepare();
   // Mean loss without dropout, nats a token.

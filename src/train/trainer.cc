@@ -1,10 +1,14 @@
 #include "train/trainer.h"
 
+#include <algorithm>
+#include <chrono>
 #include <limits>
 #include <string_view>
 #include <system_error>
+#include <thread>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/seconds.h"
 
 namespace sporkle::train {
@@ -20,6 +24,10 @@ std::string changed_key(const TrainConfig& was, const TrainConfig& is) {
   if (a.seed != b.seed) return "train.seed";
   return "";
 }
+
+constexpr int kMostLosses = 3;    // of a device, without a step more than before
+constexpr int kMostAttempts = 5;  // to open it again
+constexpr auto kFirstWait = std::chrono::milliseconds(500);
 
 // Makes the directory, and a file in it for a moment.
 Status check_writable(const std::filesystem::path& directory) {
@@ -75,29 +83,56 @@ Result<std::unique_ptr<Trainer>> Trainer::create(const TrainConfig& config, cons
   SPORKLE_ASSIGN_OR_RETURN(Dataset dataset, Dataset::open(config.data, config.model.context, progress));
   SPORKLE_RETURN_IF_ERROR(check_writable(config.output.directory));
   std::unique_ptr<Trainer> trainer(new Trainer(config, std::move(dataset)));
-  SPORKLE_ASSIGN_OR_RETURN(const std::vector<std::string> devices, hal::parse_device_list(choice.device));
+  SPORKLE_ASSIGN_OR_RETURN(trainer->devices_, hal::parse_device_list(choice.device));
   const ModelShape shape = model_shape(config, trainer->dataset_.tokenizer().vocab_size());
-  const auto open = [shape, optimization = config.train, choice](const std::string& device) {
+  trainer->open_ = [shape, optimization = config.train, choice](const std::string& device) {
     DeviceChoice one = choice;
     one.device = device;
     return LanguageModel::create(shape, optimization, one);
   };
-  SPORKLE_ASSIGN_OR_RETURN(trainer->model_, open(devices[0]));
-  if (resume) SPORKLE_RETURN_IF_ERROR(trainer->resume());
-  SPORKLE_RETURN_IF_ERROR(trainer->model_->prepare());
-  if (devices.size() == 1) return trainer;
-  if (config.train.gradient_accumulation < static_cast<int64_t>(devices.size()))
-    return invalid_argument("a step of " + std::to_string(config.train.gradient_accumulation) +
-                            " parts cannot be shared by " + std::to_string(devices.size()) +
+  SPORKLE_RETURN_IF_ERROR(trainer->open_models(resume));
+  return trainer;
+}
+
+Status Trainer::open_models(bool resumes) {
+  SPORKLE_ASSIGN_OR_RETURN(model_, open_(devices_[0]));
+  step_ = 0;
+  if (resumes) SPORKLE_RETURN_IF_ERROR(resume());
+  SPORKLE_RETURN_IF_ERROR(model_->prepare());
+  if (devices_.size() == 1) return {};
+  if (config_.train.gradient_accumulation < static_cast<int64_t>(devices_.size()))
+    return invalid_argument("a step of " + std::to_string(config_.train.gradient_accumulation) +
+                            " parts cannot be shared by " + std::to_string(devices_.size()) +
                             " devices: raise train.gradient_accumulation (and lower train.batch_size)");
   std::vector<std::unique_ptr<LanguageModel>> others;
-  for (const std::string& device : std::span(devices).subspan(1)) {
-    SPORKLE_ASSIGN_OR_RETURN(std::unique_ptr<LanguageModel> other, open(device));
+  for (const std::string& device : std::span(devices_).subspan(1)) {
+    SPORKLE_ASSIGN_OR_RETURN(std::unique_ptr<LanguageModel> other, open_(device));
     others.push_back(std::move(other));
   }
-  const auto reopen = [open, devices](size_t index) { return open(devices[index + 1]); };
-  SPORKLE_ASSIGN_OR_RETURN(trainer->group_, DataParallel::create(*trainer->model_, std::move(others), reopen));
-  return trainer;
+  const auto reopen = [this](size_t index) { return open_(devices_[index + 1]); };
+  SPORKLE_ASSIGN_OR_RETURN(group_, DataParallel::create(*model_, std::move(others), reopen));
+  return {};
+}
+
+Status Trainer::recover(const Status& failure, const TrainCallbacks& callbacks) {
+  log(LogLevel::error, "train", failure.message());
+  losses_there_ = step_ > lost_at_ ? 1 : losses_there_ + 1;
+  lost_at_ = std::max(lost_at_, step_);
+  if (losses_there_ > kMostLosses)
+    return failure.with_context("the device was lost " + std::to_string(losses_there_) + " times before step " +
+                                std::to_string(lost_at_ + 1));
+  const int64_t step = step_;
+  group_.reset();
+  model_.reset();
+  Status status;
+  for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
+    if (attempt > 0) std::this_thread::sleep_for(kFirstWait * (1 << (attempt - 1)));  // a driver resets its GPU
+    status = open_models(find_checkpoint(config_.output.directory).ok());
+    if (!status.ok()) continue;
+    if (callbacks.recovered) callbacks.recovered(step, step_, failure);
+    return {};
+  }
+  return status.with_context("the device was lost and cannot be opened again");
 }
 
 Status Trainer::resume() {
@@ -164,6 +199,15 @@ Result<std::filesystem::path> Trainer::save() {
 }
 
 Status Trainer::train(const TrainCallbacks& callbacks) {
+  for (bool ended = false; !ended;) {
+    const Status status = advance(callbacks, &ended);
+    if (status.code() != Code::device_lost) SPORKLE_RETURN_IF_ERROR(status);
+    if (!status.ok()) SPORKLE_RETURN_IF_ERROR(recover(status, callbacks));
+  }
+  return {};
+}
+
+Status Trainer::advance(const TrainCallbacks& callbacks, bool* ended) {
   const int64_t total = config_.total_steps();
   const auto due = [](int64_t step, int64_t every) { return every > 0 && step % every == 0; };
   const auto save_now = [&]() -> Status {
@@ -178,7 +222,11 @@ Status Trainer::train(const TrainCallbacks& callbacks) {
     return step_ < total || !stopped();
   };
   while (step_ < total) {
-    if (stopped()) return save_now();
+    if (stopped()) {
+      SPORKLE_RETURN_IF_ERROR(save_now());
+      *ended = true;
+      return {};
+    }
     SPORKLE_ASSIGN_OR_RETURN(const StepReport report, train_step());
     if (callbacks.step) callbacks.step(report);
     if (step_ == total) break;
@@ -190,6 +238,7 @@ Status Trainer::train(const TrainCallbacks& callbacks) {
   }
   SPORKLE_RETURN_IF_ERROR(save_now());
   const Result<Evaluation> evaluation = evaluate_validation(true, evaluating);
+  *ended = evaluation.status().code() != Code::device_lost;
   if (evaluation.status().code() == Code::cancelled) return {};
   SPORKLE_RETURN_IF_ERROR(evaluation.status());
   if (callbacks.evaluated) callbacks.evaluated(step_, *evaluation);

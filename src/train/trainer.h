@@ -36,6 +36,8 @@ struct TrainCallbacks {
   std::function<void(int64_t step, const Evaluation&)> evaluated;
   std::function<void(int64_t step, const std::filesystem::path&)> saved;
   std::function<void(int64_t done, int64_t total)> evaluating;  // windows, in the course of an evaluation
+  // The device was lost after `step` steps and is open again; training goes on after `resumes_at` of them.
+  std::function<void(int64_t step, int64_t resumes_at, const Status& failure)> recovered;
   // Asked between steps; true: save and return. In the evaluation at the end, true ends it: everything is saved then.
   std::function<bool()> stop;
 };
@@ -59,7 +61,9 @@ class Trainer {
 
   // Trains to config().total_steps(), evaluating and saving as configured, and at the end in any case. Returns early
   // (ok, step() < total_steps()) when callbacks.stop says so. When a save fails, training ends with that failure; the
-  // checkpoints before it are as they were.
+  // checkpoints before it are as they were. A device that is lost is opened again, and the steps since the latest
+  // checkpoint (or the first step) are made anew, to the same bits where it is `strict`; one that is lost again and
+  // again before the step where it was lost ends training with device_lost.
   Status train(const TrainCallbacks& callbacks);
 
   Result<StepReport> train_step();
@@ -68,15 +72,27 @@ class Trainer {
   Result<std::filesystem::path> save();
 
  private:
+  using OpenModel = std::function<Result<std::unique_ptr<LanguageModel>>(const std::string& device)>;
+
   Trainer(const TrainConfig& config, Dataset dataset);
+  // On all devices; with the latest checkpoint's state where `resumes`.
+  Status open_models(bool resumes);
   Status resume();
+  // After a failure with device_lost; the failure where nothing helps.
+  Status recover(const Status& failure, const TrainCallbacks& callbacks);
+  // Everything up to the end or to callbacks.stop; `ended`: nothing is left to do.
+  Status advance(const TrainCallbacks& callbacks, bool* ended);
 
   TrainConfig config_;
   Dataset dataset_;
   nn::LearningRateSchedule schedule_;
+  std::vector<std::string> devices_;
+  OpenModel open_;
   std::unique_ptr<LanguageModel> model_;
   std::unique_ptr<DataParallel> group_;  // of several devices, the model's first
   int64_t step_ = 0;
+  int64_t lost_at_ = -1;  // the last step at which the device was lost, and how often without getting further
+  int losses_there_ = 0;
   std::vector<int32_t> inputs_, targets_;
 };
 

@@ -75,7 +75,7 @@ Status VulkanContext::status(VkResult result, const std::string& what) const {
 }
 
 Status VulkanContext::alive() const {
-  return lost_ ? unavailable("device " + id_ + " was lost: open it again to go on") : Status();
+  return lost_ ? device_lost("device " + id_ + " was lost: open it again to go on") : Status();
 }
 
 }  // namespace sporkle::hal

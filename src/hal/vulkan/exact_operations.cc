@@ -49,7 +49,7 @@ Result<codegen::VulkanTarget> find_exact_operations(Device& device, const codege
     trial.*operation.flag = true;
     trial.controls2 = controls2;
     const auto exact = is_exact(device, operation.name, operation.type, trial.text());
-    if (exact.status().code() == Code::unavailable) return exact.status();  // the device is lost
+    if (exact.status().code() == Code::device_lost) return exact.status();  // the device is lost
     if (exact.ok() && *exact) found = trial;
     return {};
   };

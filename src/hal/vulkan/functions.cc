@@ -91,7 +91,7 @@ Status vulkan_status(VkResult result, const std::string& what) {
     case VK_SUCCESS:
       return {};
     case VK_ERROR_DEVICE_LOST:
-      return unavailable(message + ": the GPU was reset or taken away; open the device again to go on");
+      return device_lost(message + ": the GPU was reset or taken away; open the device again to go on");
     case VK_ERROR_OUT_OF_HOST_MEMORY:
     case VK_ERROR_OUT_OF_DEVICE_MEMORY:
       return {Code::out_of_memory, message};

@@ -94,7 +94,7 @@ struct VulkanFunctions {
   Status load_device(VkDevice device);
 };
 
-// unavailable for a lost device, out_of_memory where memory has ended; the message says what was being done.
+// device_lost for a lost device, out_of_memory where memory has ended; the message says what was being done.
 Status vulkan_status(VkResult result, const std::string& what);
 
 }  // namespace sporkle::hal

@@ -6,7 +6,7 @@
 // for each other. Commands that touch different buffers may overlap. A dispatch that is known to take long is cut into
 // pieces, so that a desktop stays usable.
 //
-// A device that is lost (a reset, an unplugged card) fails what is under way and every later call with unavailable,
+// A device that is lost (a reset, an unplugged card) fails what is under way and every later call with device_lost,
 // except that what it gave out may be destroyed; opening it again gives a working one.
 #pragma once
 

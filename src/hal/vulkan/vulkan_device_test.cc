@@ -256,14 +256,14 @@ TEST_F(Vulkan, ALostDeviceIsReportedAndOpenedAgain) {
     const SemaphoreRef done = *device->create_semaphore(0), later = *device->create_semaphore(0);
     const SemaphorePoint signal[] = {{done, 1}}, after[] = {{later, 1}};
     const Status submitted = device->submit(commands, {}, signal);
-    if (fault == &driver.submit) expect_error(submitted, Code::unavailable, "was reset or taken away");
-    expect_error(done->wait(1, 10'000), Code::unavailable, "was reset or taken away; open the device again");
-    expect_error(device->submit(commands, {}, after), Code::unavailable, "was lost: open it again");
+    if (fault == &driver.submit) expect_error(submitted, Code::device_lost, "was reset or taken away");
+    expect_error(done->wait(1, 10'000), Code::device_lost, "was reset or taken away; open the device again");
+    expect_error(device->submit(commands, {}, after), Code::device_lost, "was lost: open it again");
     EXPECT_EQ(later->value(), 0u);
-    EXPECT_EQ(device->allocate(64).status().code(), Code::unavailable);
+    EXPECT_EQ(device->allocate(64).status().code(), Code::device_lost);
     std::byte bytes[4] = {};
-    EXPECT_EQ(device->read({buffer}, bytes).code(), Code::unavailable);
-    EXPECT_EQ(device->write({buffer}, bytes).code(), Code::unavailable);
+    EXPECT_EQ(device->read({buffer}, bytes).code(), Code::device_lost);
+    EXPECT_EQ(device->write({buffer}, bytes).code(), Code::device_lost);
     device = open();
     ASSERT_TRUE(device);
   }
