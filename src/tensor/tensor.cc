@@ -542,13 +542,23 @@ Status read_elements(const Tensor& tensor, size_t element_size, std::byte* desti
 }  // namespace
 
 template <typename T>
-Result<std::vector<T>> Tensor::to_host() const {
+Status Tensor::read(std::span<T> values) const {
   SPORKLE_RETURN_IF_ERROR(status());
   if (dtype() != host_type<T>())
     return invalid_argument("to_host: the tensor is " + describe(*this) + ", asked for " +
                             std::string(ir::dtype_name(host_type<T>())));
+  if (values.size() != static_cast<size_t>(size()))
+    return invalid_argument("read: the tensor is " + describe(*this) + ", and there is room for " +
+                            std::to_string(values.size()) + " elements");
+  return read_elements(*this, sizeof(T), reinterpret_cast<std::byte*>(values.data()));
+}
+template Status Tensor::read(std::span<float>) const;
+
+template <typename T>
+Result<std::vector<T>> Tensor::to_host() const {
+  SPORKLE_RETURN_IF_ERROR(status());
   std::vector<T> values(static_cast<size_t>(size()));
-  SPORKLE_RETURN_IF_ERROR(read_elements(*this, sizeof(T), reinterpret_cast<std::byte*>(values.data())));
+  SPORKLE_RETURN_IF_ERROR(read(std::span(values)));
   return values;
 }
 template Result<std::vector<float>> Tensor::to_host() const;

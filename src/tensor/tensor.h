@@ -66,6 +66,9 @@ class Tensor {
   // differs.
   template <typename T>
   Result<std::vector<T>> to_host() const;
+  // The same into memory that is there already, of size() elements; T: float.
+  template <typename T>
+  Status read(std::span<T> values) const;
   // The one element of a tensor of one element, whatever its type.
   Result<double> item() const;
 

@@ -1,7 +1,9 @@
 #include "train/data_parallel.h"
 
 #include <algorithm>
+#include <array>
 #include <condition_variable>
+#include <cstdio>
 #include <mutex>
 #include <numeric>
 #include <thread>
@@ -52,7 +54,7 @@ struct DataParallel::Step {
 
   // Belong to the thread of the first device.
   tensor::Tensor sum;
-  double loss = 0;
+  double loss = 0, made_s = 0, waited_s = 0;
 
   std::mutex mutex;
   std::condition_variable changed;
@@ -97,9 +99,8 @@ Result<std::unique_ptr<DataParallel>> DataParallel::create(LanguageModel& first,
 }
 
 Status DataParallel::synchronize() {
-  parameters_.resize(first_.parameter_count());
   is_current_.assign(others_.size(), false);
-  return first_.get_parameters(parameters_);
+  return first_.read_packed_parameters(&parameters_);
 }
 
 std::vector<int64_t> DataParallel::plan(int64_t parts) {
@@ -130,13 +131,16 @@ void DataParallel::note_time(size_t device, double seconds, int64_t parts) {
 Status DataParallel::make_parts(Step& step, size_t device) {
   LanguageModel& model = *others_[device - 1];
   if (step.parts_of[device].empty()) return {};
-  if (!is_current_[device - 1]) SPORKLE_RETURN_IF_ERROR(model.set_parameters(parameters_));
+  if (!is_current_[device - 1]) SPORKLE_RETURN_IF_ERROR(model.set_packed_parameters(parameters_));
   is_current_[device - 1] = true;
   const double start = now_s();
   for (const int64_t part : step.parts_of[device]) {
     tensor::Tensor sum;
-    SPORKLE_ASSIGN_OR_RETURN(const double loss, model.add_part(step.batch, part, step.parts, step.dropout, &sum));
-    SPORKLE_ASSIGN_OR_RETURN(std::vector<float> made, sum.to_host<float>());
+    SPORKLE_ASSIGN_OR_RETURN(const tensor::Tensor of_part,
+                             model.add_part(step.batch, part, step.parts, step.dropout, &sum));
+    std::vector<float> made = take_buffer(static_cast<size_t>(sum.size()));
+    SPORKLE_RETURN_IF_ERROR(sum.read<float>(made));
+    SPORKLE_ASSIGN_OR_RETURN(const double loss, of_part.item());
     std::lock_guard lock(step.mutex);
     step.gradients[static_cast<size_t>(part)] = std::move(made);
     step.losses[static_cast<size_t>(part)] = loss;
@@ -144,6 +148,23 @@ Status DataParallel::make_parts(Step& step, size_t device) {
   }
   note_time(device, now_s() - start, static_cast<int64_t>(step.parts_of[device].size()));
   return {};
+}
+
+std::vector<float> DataParallel::take_buffer(size_t count) {
+  std::unique_lock lock(buffers_mutex_);
+  if (buffers_.empty()) {
+    lock.unlock();
+    return std::vector<float>(count);
+  }
+  std::vector<float> buffer = std::move(buffers_.back());
+  buffers_.pop_back();
+  buffer.resize(count);
+  return buffer;
+}
+
+void DataParallel::give_back_buffer(std::vector<float> buffer) {
+  std::lock_guard lock(buffers_mutex_);
+  buffers_.push_back(std::move(buffer));
 }
 
 void DataParallel::run(Step& step, size_t device) {
@@ -156,28 +177,38 @@ void DataParallel::run(Step& step, size_t device) {
 
 Status DataParallel::add_parts(Step& step) {
   const double share = 1.0 / static_cast<double>(step.parts), start = now_s();
-  const auto make = [&](int64_t part) -> Status {
-    SPORKLE_ASSIGN_OR_RETURN(const double loss, first_.add_part(step.batch, part, step.parts, step.dropout, &step.sum));
-    step.loss += loss * share;
-    return {};
-  };
   const auto own = static_cast<int64_t>(step.parts_of[0].size());
-  for (int64_t part = 0; part < own; ++part) SPORKLE_RETURN_IF_ERROR(make(part));
+  std::vector<tensor::Tensor> losses;  // read at the end, so that a part is built while the one before it is computed
+  for (int64_t part = 0; part < own; ++part) {
+    SPORKLE_ASSIGN_OR_RETURN(const tensor::Tensor loss,
+                             first_.add_part(step.batch, part, step.parts, step.dropout, &step.sum));
+    losses.push_back(loss);
+  }
+  for (const tensor::Tensor& of_part : losses) {
+    SPORKLE_ASSIGN_OR_RETURN(const double loss, of_part.item());
+    step.loss += loss * share;
+  }
   if (own > 0) note_time(0, now_s() - start, own);
+  step.made_s = now_s() - start;
   for (int64_t part = own; part < step.parts; ++part) {
     const auto at = static_cast<size_t>(part);
     std::unique_lock lock(step.mutex);
+    const double waits_since = now_s();
     step.changed.wait(lock, [&] { return !step.gradients[at].empty() || step.has_ended[step.maker[at]]; });
-    const std::vector<float> made = std::move(step.gradients[at]);
-    const double loss = step.losses[at];
+    step.waited_s += now_s() - waits_since;
+    std::vector<float> made = std::move(step.gradients[at]);
+    double loss = step.losses[at];
     const Status& failure = step.failures[step.maker[at]];
     if (made.empty() && failure.code() != Code::device_lost) return failure;
     lock.unlock();
     if (made.empty()) {  // its device was lost
-      SPORKLE_RETURN_IF_ERROR(make(part));
-      continue;
+      SPORKLE_ASSIGN_OR_RETURN(const tensor::Tensor again,
+                               first_.add_part(step.batch, part, step.parts, step.dropout, &step.sum));
+      SPORKLE_ASSIGN_OR_RETURN(loss, again.item());
+    } else {
+      SPORKLE_RETURN_IF_ERROR(first_.add_gradients(made, &step.sum));
+      give_back_buffer(std::move(made));
     }
-    SPORKLE_RETURN_IF_ERROR(first_.add_gradients(made, &step.sum));
     step.loss += loss * share;
   }
   return {};
@@ -203,6 +234,17 @@ Status DataParallel::reopen_lost(const Step& step) {
   return {};
 }
 
+// `until_s`: everything was added, applied, and read for the others.
+void DataParallel::log_times(const Step& step, std::span<const int64_t> split, const std::array<double, 3>& until_s) {
+  std::string text = "parts";
+  for (const int64_t count : split) text += " " + std::to_string(count);
+  char times[160];
+  std::snprintf(times, sizeof times, "; own %.1f ms, waited %.1f, added %.1f, applied %.1f, parameters read %.1f",
+                1e3 * step.made_s, 1e3 * step.waited_s, 1e3 * (until_s[0] - step.made_s - step.waited_s),
+                1e3 * (until_s[1] - until_s[0]), 1e3 * (until_s[2] - until_s[1]));
+  log(LogLevel::info, "train", text + times);
+}
+
 Result<StepResult> DataParallel::step(const Batch& batch, int64_t parts, double learning_rate, nn::DropoutKey dropout) {
   if (parts < static_cast<int64_t>(device_count()))
     return invalid_argument("a step of " + std::to_string(parts) + (parts == 1 ? " part" : " parts") +
@@ -210,6 +252,7 @@ Result<StepResult> DataParallel::step(const Batch& batch, int64_t parts, double 
                             " devices: raise train.gradient_accumulation to that number or more");
   last_split_ = plan(parts);
   ++steps_;
+  const double start = now_s();
   Step step(batch, parts, dropout, last_split_);
   std::vector<std::jthread> threads;
   for (size_t d = 1; d < device_count(); ++d)
@@ -217,9 +260,12 @@ Result<StepResult> DataParallel::step(const Batch& batch, int64_t parts, double 
   const Status added = add_parts(step);
   threads.clear();
   SPORKLE_RETURN_IF_ERROR(added);
+  const double added_s = now_s() - start;
   SPORKLE_RETURN_IF_ERROR(reopen_lost(step));
   SPORKLE_ASSIGN_OR_RETURN(const StepResult result, first_.apply_gradients(step.sum, step.loss, learning_rate));
+  const double applied_s = now_s() - start;
   SPORKLE_RETURN_IF_ERROR(synchronize());
+  if (debug_level() >= 1) log_times(step, last_split_, {added_s, applied_s, now_s() - start});
   return result;
 }
 

@@ -10,8 +10,10 @@
 // Belongs to one thread at a time; runs a thread for each device during a step.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -58,7 +60,12 @@ class DataParallel {
   // The first device's parts and then everyone's, in order.
   Status add_parts(Step& step);
   Status reopen_lost(const Step& step);
+  static void log_times(const Step& step, std::span<const int64_t> split, const std::array<double, 3>& until_s);
   void note_time(size_t device, double seconds, int64_t parts);
+
+  // Memory for a part's gradients: fresh pages of so much would cost more than the copy.
+  std::vector<float> take_buffer(size_t count);
+  void give_back_buffer(std::vector<float> buffer);
 
   LanguageModel& first_;
   std::vector<std::unique_ptr<LanguageModel>> others_;  // nullptr: lost for good
@@ -68,6 +75,8 @@ class DataParallel {
   std::vector<double> seconds_;      // of one part on each device, a moving mean; 0: not known
   std::vector<int64_t> last_split_;
   int64_t steps_ = 0;
+  std::mutex buffers_mutex_;
+  std::vector<std::vector<float>> buffers_;
 };
 
 }  // namespace sporkle::train

@@ -130,9 +130,14 @@ Result<StepResult> LanguageModel::step_once(const Batch& batch, int64_t accumula
     return update(adamw_->pack(gradients), &made, captures, 0, learning_rate, start_s, overflow);
   }
   Tensor sum;
-  double mean_loss = 0;
+  std::vector<Tensor> losses;  // read at the end, so that a part is built while the one before it is computed
   for (int64_t part = 0; part < accumulation; ++part) {
-    SPORKLE_ASSIGN_OR_RETURN(const double loss, add_part(batch, part, accumulation, dropout, &sum));
+    SPORKLE_ASSIGN_OR_RETURN(const Tensor loss, add_part(batch, part, accumulation, dropout, &sum));
+    losses.push_back(loss);
+  }
+  double mean_loss = 0;
+  for (const Tensor& of_part : losses) {
+    SPORKLE_ASSIGN_OR_RETURN(const double loss, of_part.item());
     mean_loss += loss * share;
   }
   return update(sum, nullptr, false, mean_loss, learning_rate, start_s, overflow);
@@ -156,7 +161,7 @@ Result<std::vector<Tensor>> LanguageModel::gradients_of(const Batch& batch, int6
   return gradients;
 }
 
-Result<double> LanguageModel::add_part(const Batch& batch, int64_t part, int64_t parts, nn::DropoutKey dropout,
+Result<Tensor> LanguageModel::add_part(const Batch& batch, int64_t part, int64_t parts, nn::DropoutKey dropout,
                                        Tensor* sum) {
   if (batch.rows <= 0 || parts <= 0 || part < 0 || part >= parts || batch.rows % parts != 0)
     return invalid_argument("a batch of " + std::to_string(batch.rows) + " sequences has no part " +
@@ -168,7 +173,7 @@ Result<double> LanguageModel::add_part(const Batch& batch, int64_t part, int64_t
   SPORKLE_RETURN_IF_ERROR(tensor::realize({added, made.loss}));
   note_memory();
   *sum = added;
-  return made.loss.item();
+  return made.loss;
 }
 
 Status LanguageModel::add_gradients(std::span<const float> part, Tensor* sum) {
@@ -179,6 +184,24 @@ Status LanguageModel::add_gradients(std::span<const float> part, Tensor* sum) {
   const Tensor added = sum->defined() ? (*sum + given).detach() : given;
   SPORKLE_RETURN_IF_ERROR(tensor::realize({added}));
   *sum = added;
+  return {};
+}
+
+Status LanguageModel::read_packed_parameters(std::vector<float>* values) {
+  SPORKLE_RETURN_IF_ERROR(adamw_->adopt(decoder_->parameters()));
+  values->resize(adamw_->size_bytes() / sizeof(float));
+  return adamw_->state()[0].read<float>(*values);
+}
+
+Status LanguageModel::set_packed_parameters(std::span<const float> values) {
+  const size_t count = adamw_->size_bytes() / sizeof(float);
+  if (values.size() != count)
+    return invalid_argument("there are " + std::to_string(count) + " parameters, not " + std::to_string(values.size()));
+  SPORKLE_RETURN_IF_ERROR(adamw_->adopt(decoder_->parameters()));
+  std::vector<Tensor> state = adamw_->state();
+  state[0] = tensor::from_host<float>(*context_, values, {static_cast<int64_t>(count)});
+  SPORKLE_RETURN_IF_ERROR(state[0].status());
+  adamw_->set_state(decoder_->parameters(), state);
   return {};
 }
 

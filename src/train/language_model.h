@@ -82,12 +82,17 @@ class LanguageModel {
   // The halves of a step, for parts that are made on several devices (train/data_parallel.h). A sum of gradients stays
   // on the device, as nn::AdamW packs it; undefined, it is that of no parts. Adding all parts in order, by whichever of
   // the two ways, gives the bits that step() makes.
-  // Adds the gradients of part `part` of `parts`, each divided by `parts`; returns the part's loss.
-  Result<double> add_part(const Batch& batch, int64_t part, int64_t parts, nn::DropoutKey dropout, tensor::Tensor* sum);
+  // Adds the gradients of part `part` of `parts`, each divided by `parts`; returns the part's loss, of shape [], which
+  // the device may still be computing.
+  Result<tensor::Tensor> add_part(const Batch& batch, int64_t part, int64_t parts, nn::DropoutKey dropout,
+                                  tensor::Tensor* sum);
   // Adds what another device's sum of one part has, as to_host<float>() gives it.
   Status add_gradients(std::span<const float> part, tensor::Tensor* sum);
   // loss: the mean over the parts.
   Result<StepResult> apply_gradients(const tensor::Tensor& sum, double loss, double learning_rate);
+  // All parameters as nn::AdamW packs them: moved at once between models of one shape.
+  Status read_packed_parameters(std::vector<float>* values);
+  Status set_packed_parameters(std::span<const float> values);
   // Makes the first parameters and moments on the device now, and waits for them; else the first step does.
   Status prepare();
   // Mean loss without dropout, nats a token.

@@ -10,6 +10,8 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/seconds.h"
+#include "hal/host/system.h"
+#include "hal/registry.h"
 
 namespace sporkle::train {
 namespace {
@@ -85,9 +87,16 @@ Result<std::unique_ptr<Trainer>> Trainer::create(const TrainConfig& config, cons
   std::unique_ptr<Trainer> trainer(new Trainer(config, std::move(dataset)));
   SPORKLE_ASSIGN_OR_RETURN(trainer->devices_, hal::parse_device_list(choice.device));
   const ModelShape shape = model_shape(config, trainer->dataset_.tokenizer().vocab_size());
-  trainer->open_ = [shape, optimization = config.train, choice](const std::string& device) {
+  // Each GPU's thread needs a core of its own: a processor that waits for a thread is late as a whole.
+  int processor_threads = choice.threads;
+  if (processor_threads == 0 && trainer->devices_.size() > 1) {
+    SPORKLE_ASSIGN_OR_RETURN(const int all, hal::thread_count(0));
+    processor_threads = std::max(1, all - static_cast<int>(trainer->devices_.size()) + 1);
+  }
+  trainer->open_ = [shape, optimization = config.train, choice, processor_threads](const std::string& device) {
     DeviceChoice one = choice;
     one.device = device;
+    one.threads = processor_threads;
     return LanguageModel::create(shape, optimization, one);
   };
   SPORKLE_RETURN_IF_ERROR(trainer->open_models(resume));
