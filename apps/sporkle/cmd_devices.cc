@@ -55,7 +55,10 @@ void print_json(const hal::DeviceListing& device, const DevicesOptions& o) {
   JsonObject object;
   object.add("id", device.id).add("available", device.status.ok());
   if (device.status.ok()) {
-    object.add("name", info.name).add("driver", info.driver).add("target", info.target);
+    object.add("name", info.name)
+        .add("kind", hal::device_kind_name(info.kind))
+        .add("driver", info.driver)
+        .add("target", info.target);
     object.add("threads", info.threads).add("memory_bytes", info.memory_bytes);
     if (const auto numerics = numerics_of(device.id); numerics.ok()) {
       JsonArray failures;
@@ -79,6 +82,7 @@ void print(const hal::DeviceListing& device, const DevicesOptions& o) {
   bool differs = false;
   if (device.status.ok()) {
     text = info.name;
+    if (info.kind != hal::DeviceKind::processor) text += " (" + std::string(hal::device_kind_name(info.kind)) + ")";
     if (!info.driver.empty()) text += "; " + info.driver;
     text += "; " + std::to_string(info.threads) + (info.threads == 1 ? " thread" : " threads");
     if (info.memory_bytes > 0) text += ", " + format_bytes(static_cast<double>(info.memory_bytes));

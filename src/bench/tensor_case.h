@@ -42,11 +42,15 @@ class TensorCase : public Case {
   tensor::Context& context() { return *context_; }
 
  private:
+  // Keeps a GPU busy with something else until its clocks are up.
+  Status raise_clocks();
+
   Setting setting_;
   std::unique_ptr<tensor::Context> context_, baseline_;
   std::vector<std::vector<HostArray>> sets_;
   Problem problem_;
   std::vector<std::vector<tensor::Tensor>> inputs_, outputs_;  // of each set
+  tensor::Tensor heater_;
 };
 
 // Where that runs.

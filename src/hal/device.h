@@ -18,6 +18,12 @@
 
 namespace sporkle::hal {
 
+enum class DeviceKind : uint8_t { processor, integrated_gpu, discrete_gpu, virtual_gpu };
+inline std::string_view device_kind_name(DeviceKind kind) {
+  constexpr std::string_view kNames[] = {"processor", "integrated GPU", "discrete GPU", "virtual GPU"};
+  return kNames[static_cast<size_t>(kind)];
+}
+
 struct DeviceInfo {
   std::string id;      // what --device takes: "cpu", "null", "reference", "vulkan:0"
   std::string name;    // for people: "AMD EPYC 9R14"
@@ -27,6 +33,7 @@ struct DeviceInfo {
   uint64_t memory_bytes = 0;
   uint64_t largest_buffer_bytes = UINT64_MAX;  // that one allocation may have
   int threads = 1;
+  DeviceKind kind = DeviceKind::processor;  // what computes, whatever the driver
 };
 
 // Linear memory on one device. Contents are undefined at allocation.

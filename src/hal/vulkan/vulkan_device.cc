@@ -16,6 +16,19 @@ namespace {
 
 constexpr size_t kStagingBytes = size_t{8} << 20;
 
+DeviceKind kind_of(VkPhysicalDeviceType type) {
+  switch (type) {
+    case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU:
+      return DeviceKind::discrete_gpu;
+    case VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU:
+      return DeviceKind::integrated_gpu;
+    case VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU:
+      return DeviceKind::virtual_gpu;
+    default:
+      return DeviceKind::processor;  // Mesa's for processors, and what does not say
+  }
+}
+
 class VulkanDevice final : public Device, private CommandChecks {
  public:
   static Result<std::shared_ptr<Device>> open(std::shared_ptr<VulkanContext> context, const VulkanOptions& options) {
@@ -124,7 +137,8 @@ VulkanDevice::VulkanDevice(std::shared_ptr<VulkanContext> context, const VulkanO
            .target = description.target.text(),
            .memory_bytes = memory_limit(description, options),
            .largest_buffer_bytes = description.largest_allocation_bytes,
-           .threads = 1};
+           .threads = 1,
+           .kind = kind_of(description.properties.deviceType)};
 }
 
 Status VulkanDevice::submit(const CommandBuffer& commands, std::span<const SemaphorePoint> wait,
