@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "mesh/printable.h"
 #include "mesh/tls.h"
 #include "mesh/transport.h"
 
@@ -22,16 +23,22 @@ void add(Traffic& sum, const Traffic& traffic) {
 
 }  // namespace
 
-Responder::Responder(Answer answer, Abandoned abandoned)
-    : answer_(std::move(answer)), abandoned_(std::move(abandoned)) {}
+Responder::Responder(Answer answer, std::shared_ptr<Cancellation> cancellation,
+                     std::optional<std::chrono::milliseconds> timeout)
+    : answer_(std::move(answer)), cancellation_(std::move(cancellation)) {
+  if (timeout) deadline_ = std::chrono::steady_clock::now() + *timeout;
+}
 
 // A moved-from std::function is unspecified; ours must be empty, or the call would be answered twice.
 Responder::Responder(Responder&& other) noexcept
-    : answer_(std::exchange(other.answer_, nullptr)), abandoned_(std::exchange(other.abandoned_, nullptr)) {}
+    : answer_(std::exchange(other.answer_, nullptr)),
+      cancellation_(std::exchange(other.cancellation_, nullptr)),
+      deadline_(other.deadline_) {}
 
 Responder& Responder::operator=(Responder&& other) noexcept {
   std::swap(answer_, other.answer_);
-  std::swap(abandoned_, other.abandoned_);
+  std::swap(cancellation_, other.cancellation_);
+  std::swap(deadline_, other.deadline_);
   return *this;
 }
 
@@ -43,7 +50,11 @@ void Responder::operator()(Result<Message> response) {
   if (const Answer answer = std::exchange(answer_, nullptr)) answer(std::move(response));
 }
 
-bool Responder::abandoned() const { return abandoned_ && abandoned_(); }
+bool Responder::abandoned() const { return cancellation_ && cancellation_->requested(); }
+
+void Responder::on_abandoned(std::function<void()> action) {
+  if (cancellation_) cancellation_->on_request(std::move(action));
+}
 
 struct Server::State {
   struct Entry {
@@ -84,17 +95,26 @@ struct Server::State {
     if (callbacks.on_connect) callbacks.on_connect(*peer);
   }
 
-  void on_message(const std::shared_ptr<Connection>& connection, Session::Event event) {
+  void on_message(const std::shared_ptr<Connection>& connection, Session::Event event,
+                  std::shared_ptr<StreamState> stream) {
     std::shared_ptr<const Peer> peer;
     {
       const std::lock_guard lock(mutex);
       peer = connections[connection.get()].peer;
     }
+    if (stream) {
+      ServerStream handle(std::move(stream));
+      if (callbacks.stream_handler)
+        return callbacks.stream_handler(*peer, event.method, std::move(event.message.body), std::move(handle));
+      return handle.respond(not_found("no stream '" + printable(event.method, max_method_bytes) + "'"));
+    }
+    std::optional<std::chrono::milliseconds> timeout;
+    if (event.timeout_ms > 0) timeout = std::chrono::milliseconds(event.timeout_ms);
     Responder respond(
         [weak = std::weak_ptr(connection), call_id = event.call_id](Result<Message> response) {
           if (const auto strong = weak.lock()) strong->send_response(call_id, std::move(response));
         },
-        [abandoned = event.abandoned] { return abandoned->load(); });
+        event.cancellation, timeout);
     callbacks.handler(*peer, event.method, std::move(event.message), std::move(respond));
   }
 
@@ -139,8 +159,9 @@ Result<std::unique_ptr<Server>> Server::start(const Identity& identity, const Se
   events.on_open = [raw](const std::shared_ptr<Connection>& connection, const Session::Event& hello) {
     raw->on_open(connection, hello);
   };
-  events.on_message = [raw](const std::shared_ptr<Connection>& connection, Session::Event event) {
-    raw->on_message(connection, std::move(event));
+  events.on_message = [raw](const std::shared_ptr<Connection>& connection, Session::Event event,
+                            std::shared_ptr<StreamState> stream) {
+    raw->on_message(connection, std::move(event), std::move(stream));
   };
   events.on_closed = [raw](const std::shared_ptr<Connection>& connection, const Status& why, bool opened) {
     raw->on_closed(connection, why, opened);

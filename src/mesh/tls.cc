@@ -6,11 +6,15 @@
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <new>
 #include <system_error>
 #include <utility>
 
 namespace sporkle::mesh {
 namespace {
+
+// Of records that are gathered for one system call.
+constexpr size_t batch_bytes = size_t{256} << 10;
 
 using CertificatePointer = std::unique_ptr<X509, decltype(&X509_free)>;
 
@@ -47,28 +51,76 @@ int accept_any_ed25519(X509_STORE_CTX* store, void*) {
   return 0;
 }
 
-// --- A socket BIO of our own: it counts bytes, and a peer that went away raises no SIGPIPE.
+// --- A socket BIO of our own: it counts bytes, a peer that went away raises no SIGPIPE, and records are gathered, for
+// a system call for each of them, and the wake-up of the peer that comes with it, would cost as much as the encryption.
 
-TlsStream::Counters& counters_of(BIO* bio) { return *static_cast<TlsStream::Counters*>(BIO_get_data(bio)); }
+using Socket = TlsStream::Socket;
+
+Socket& socket_of(BIO* bio) { return *static_cast<Socket*>(BIO_get_data(bio)); }
 
 bool should_retry(int error) { return error == EAGAIN || error == EWOULDBLOCK || error == EINTR; }
 
+// Records on their way to the kernel. One for each thread: it is empty whenever a TlsStream's member returns.
+std::vector<std::byte>& batch() {
+  thread_local std::vector<std::byte> bytes;
+  return bytes;
+}
+
+// What of `bytes` the kernel takes.
+size_t send_some(Socket& socket, std::span<const std::byte> bytes) {
+  size_t taken = 0;
+  while (taken < bytes.size() && !socket.error) {
+    const ssize_t count = ::send(socket.descriptor, bytes.data() + taken, bytes.size() - taken, MSG_NOSIGNAL);
+    if (count >= 0) {
+      taken += static_cast<size_t>(count);
+    } else if (errno != EINTR) {
+      if (!should_retry(errno)) socket.error = errno;
+      break;
+    }
+  }
+  socket.sent += taken;
+  return taken;
+}
+
+// Whether the kernel has all of it.
+bool send_unsent(Socket& socket) {
+  if (socket.unsent.empty()) return true;
+  socket.unsent_begin += send_some(socket, std::span(socket.unsent).subspan(socket.unsent_begin));
+  if (socket.unsent_begin < socket.unsent.size()) return false;
+  socket.unsent = {};
+  socket.unsent_begin = 0;
+  return true;
+}
+
+void send_batch(Socket& socket) {
+  std::vector<std::byte>& bytes = batch();
+  if (bytes.empty()) return;
+  const size_t taken = send_unsent(socket) ? send_some(socket, bytes) : 0;
+  socket.unsent.insert(socket.unsent.end(), bytes.begin() + static_cast<std::ptrdiff_t>(taken), bytes.end());
+  bytes.clear();
+}
+
 int socket_write(BIO* bio, const char* data, int size) {
   BIO_clear_retry_flags(bio);
-  const ssize_t count = ::send(counters_of(bio).descriptor, data, static_cast<size_t>(size), MSG_NOSIGNAL);
-  if (count >= 0) {
-    counters_of(bio).sent += static_cast<uint64_t>(count);
-  } else if (should_retry(errno)) {
-    BIO_set_retry_write(bio);
+  if (socket_of(bio).error) {
+    errno = socket_of(bio).error;
+    return -1;
   }
-  return static_cast<int>(count);
+  const auto* bytes = reinterpret_cast<const std::byte*>(data);
+  try {
+    batch().insert(batch().end(), bytes, bytes + size);
+  } catch (const std::bad_alloc&) {  // must not pass through OpenSSL, which is C
+    errno = socket_of(bio).error = ENOMEM;
+    return -1;
+  }
+  return size;
 }
 
 int socket_read(BIO* bio, char* data, int size) {
   BIO_clear_retry_flags(bio);
-  const ssize_t count = ::recv(counters_of(bio).descriptor, data, static_cast<size_t>(size), 0);
+  const ssize_t count = ::recv(socket_of(bio).descriptor, data, static_cast<size_t>(size), 0);
   if (count > 0) {
-    counters_of(bio).received += static_cast<uint64_t>(count);
+    socket_of(bio).received += static_cast<uint64_t>(count);
   } else if (count < 0 && should_retry(errno)) {
     BIO_set_retry_read(bio);
   } else if (count == 0) {
@@ -78,7 +130,10 @@ int socket_read(BIO* bio, char* data, int size) {
 }
 
 long socket_control(BIO* bio, int command, long, void*) {
-  if (command == BIO_CTRL_FLUSH) return 1;
+  if (command == BIO_CTRL_FLUSH) {
+    send_batch(socket_of(bio));  // before TLS waits for the answer to it
+    return 1;
+  }
   if (command == BIO_CTRL_EOF) return BIO_test_flags(bio, BIO_FLAGS_IN_EOF) != 0;
   return 0;
 }
@@ -139,7 +194,7 @@ TlsContext::~TlsContext() { SSL_CTX_free(context_); }
 
 TlsStream::TlsStream(std::shared_ptr<const TlsContext> context, int descriptor, Side side)
     : context_(std::move(context)) {
-  counters_.descriptor = descriptor;
+  socket_.descriptor = descriptor;
   ssl_ = SSL_new(context_->native());
   BIO* bio = socket_method() ? BIO_new(socket_method()) : nullptr;
   if (!ssl_ || !bio) {
@@ -149,7 +204,7 @@ TlsStream::TlsStream(std::shared_ptr<const TlsContext> context, int descriptor, 
     error_ = "no memory for a TLS connection";
     return;
   }
-  BIO_set_data(bio, &counters_);
+  BIO_set_data(bio, &socket_);
   SSL_set_bio(ssl_, bio, bio);
   side == Side::client ? SSL_set_connect_state(ssl_) : SSL_set_accept_state(ssl_);
 }
@@ -181,26 +236,52 @@ TlsStream::Progress TlsStream::handshake() {
   if (!ssl_) return Progress::failed;
   ERR_clear_error();
   errno = 0;
-  return interpret(SSL_do_handshake(ssl_));
+  const Progress progress = interpret(SSL_do_handshake(ssl_));
+  send_batch(socket_);
+  if (progress != Progress::done && progress != Progress::want_read) return progress;
+  // Our part may be what the peer waits for.
+  const Progress sent = flush();
+  return sent == Progress::done ? progress : sent;
 }
 
 TlsStream::Progress TlsStream::read(std::span<std::byte> into, size_t& count) {
   ERR_clear_error();
   errno = 0;
-  return interpret(SSL_read_ex(ssl_, into.data(), into.size(), &count));
+  const Progress progress = interpret(SSL_read_ex(ssl_, into.data(), into.size(), &count));
+  send_batch(socket_);  // what TLS itself had to say
+  return progress;
 }
 
 TlsStream::Progress TlsStream::write(std::span<const std::byte> from, size_t& count) {
-  ERR_clear_error();
-  errno = 0;
-  return interpret(SSL_write_ex(ssl_, from.data(), from.size(), &count));
+  count = 0;
+  if (const Progress sent = flush(); sent != Progress::done) return sent;
+  Progress progress = Progress::done;
+  while (count < from.size() && progress == Progress::done && batch().size() < batch_bytes) {
+    ERR_clear_error();
+    errno = 0;
+    size_t taken = 0;
+    progress = interpret(SSL_write_ex(ssl_, from.data() + count, from.size() - count, &taken));
+    if (progress == Progress::done) count += taken;
+  }
+  send_batch(socket_);
+  return progress;
+}
+
+TlsStream::Progress TlsStream::flush() {
+  if (send_unsent(socket_)) return Progress::done;
+  if (!socket_.error) return Progress::want_write;
+  if (socket_.error == ECONNRESET || socket_.error == EPIPE) return Progress::closed;
+  error_ = std::generic_category().message(socket_.error);
+  return Progress::failed;
 }
 
 TlsStream::Progress TlsStream::close_notify() {
   ERR_clear_error();
   errno = 0;
   const int result = SSL_shutdown(ssl_);
-  return result >= 0 ? Progress::done : interpret(result);
+  const Progress progress = result >= 0 ? Progress::done : interpret(result);
+  send_batch(socket_);
+  return progress;
 }
 
 Result<NodeId> TlsStream::peer_id() const {

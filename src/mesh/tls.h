@@ -11,6 +11,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "mesh/identity.h"
@@ -55,27 +56,34 @@ class TlsStream {
   Progress handshake();
   // At least one byte when `done`.
   Progress read(std::span<std::byte> into, size_t& count);
+  // Takes some of the bytes, many records' worth, and gives the kernel what that becomes. What the kernel does not take
+  // is kept and goes first the next time; `want_write`, with no bytes taken, while some of it is left.
   Progress write(std::span<const std::byte> from, size_t& count);
+  // `done` when the kernel has all that was written.
+  Progress flush();
   // Tells the peer that nothing more will be written.
   Progress close_notify();
 
   // After the handshake: whose key the peer holds.
   Result<NodeId> peer_id() const;
   const std::string& error() const { return error_; }
-  Traffic traffic() const { return {counters_.sent.load(), counters_.received.load()}; }
+  Traffic traffic() const { return {socket_.sent.load(), socket_.received.load()}; }
 
-  // What the socket adapter counts; public for it alone.
-  struct Counters {
+  // What the socket adapter works on; public for it alone.
+  struct Socket {
     int descriptor = -1;
     std::atomic<uint64_t> sent{0};
     std::atomic<uint64_t> received{0};
+    std::vector<std::byte> unsent;  // the kernel would not take it yet
+    size_t unsent_begin = 0;
+    int error = 0;  // errno of a failed send; later ones fail alike
   };
 
  private:
   Progress interpret(int result);
 
   std::shared_ptr<const TlsContext> context_;
-  Counters counters_;
+  Socket socket_;
   ssl_st* ssl_ = nullptr;
   std::string error_;
 };

@@ -19,14 +19,18 @@
 #include <boost/asio/strand.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <exception>
+#include <map>
+#include <memory>
 #include <mutex>
 #include <new>
 #include <optional>
 #include <thread>
+#include <unordered_map>
 #include <utility>  // Boost 1.74's coroutine headers use std::exchange without including it
 #include <vector>
 
 #include "base/log.h"
+#include "mesh/stream_state.h"
 
 namespace sporkle::mesh {
 namespace {
@@ -42,12 +46,15 @@ using std::chrono::steady_clock;
 constexpr int unsent_low_water_bytes = 256 << 10;
 // Frames are gathered up to this much before they are encrypted.
 constexpr size_t gather_bytes = size_t{64} << 10;
-constexpr size_t read_bytes = size_t{16} << 10;  // one TLS record
-// A busy connection lets the others have the thread after so many records.
-constexpr int records_per_turn = 16;
+// What is decrypted before it is looked at: a whole chunk and more, so that most frames are read where they lie.
+constexpr size_t read_bytes = size_t{512} << 10;
+// A busy connection lets the others have the thread after so many bytes read or written.
+constexpr size_t bytes_per_turn = size_t{512} << 10;
+constexpr size_t record_bytes = size_t{16} << 10;  // of TLS, at most
 // How long a goodbye may take to leave and to be acknowledged by the peer's own end.
 constexpr milliseconds goodbye_timeout{300};
 constexpr milliseconds full_poll{20};
+constexpr size_t spare_deadlines = 16;
 constexpr milliseconds first_accept_backoff{10};
 constexpr milliseconds longest_accept_backoff{1000};
 
@@ -64,6 +71,12 @@ std::string endpoint_text(const tcp::endpoint& endpoint) {
 bool out_of_descriptors(const error_code& error) {
   return error == asio::error::no_descriptors || error == error_code(ENFILE, boost::system::system_category()) ||
          error == asio::error::no_buffer_space || error == asio::error::no_memory;
+}
+
+// One for each thread, not for each connection: nothing stays in it while a connection waits.
+std::span<std::byte> read_buffer() {
+  thread_local const std::unique_ptr<std::byte[]> buffer(new std::byte[read_bytes]);
+  return {buffer.get(), read_bytes};
 }
 
 }  // namespace
@@ -97,13 +110,36 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
         output_signal_(socket_.get_executor(), steady_clock::time_point::max()),
         watchdog_(socket_.get_executor()) {}
 
-  void send_request(uint64_t call_id, std::string method, Message request) override {
-    post([call_id, method = std::move(method), request = std::move(request)](AsioConnection& self) mutable {
-      self.session_.send_request(call_id, method, std::move(request));
+  void send_request(uint64_t call_id, std::string method, Message request, uint64_t timeout_ms) override {
+    post([call_id, method = std::move(method), request = std::move(request), timeout_ms](AsioConnection& self) mutable {
+      self.session_.send_request(call_id, method, std::move(request), timeout_ms);
     });
   }
+  void open_stream(uint64_t call_id, std::string method, std::string body, uint64_t timeout_ms,
+                   std::shared_ptr<StreamState> stream) override {
+    const bool posted = post([=, body = std::move(body)](AsioConnection& self) mutable {
+      const Status status = self.session_.open_stream(call_id, method, std::move(body), timeout_ms);
+      if (!status.ok()) return stream->on_over(status);
+      self.streams_[call_id] = stream;
+    });
+    if (!posted) stream->on_over(unavailable("the connection is closed"));
+  }
+  void stream_write(uint64_t call_id, SharedBytes bytes) override {
+    post([call_id, bytes = std::move(bytes)](AsioConnection& self) mutable {
+      self.session_.stream_write(call_id, std::move(bytes));
+    });
+  }
+  void stream_finish(uint64_t call_id) override {
+    post([call_id](AsioConnection& self) { self.session_.stream_finish(call_id); });
+  }
+  void stream_consumed(uint64_t call_id, size_t size_bytes) override {
+    post([call_id, size_bytes](AsioConnection& self) { self.session_.stream_consumed(call_id, size_bytes); });
+  }
   void cancel(uint64_t call_id) override {
-    post([call_id](AsioConnection& self) { self.session_.cancel(call_id); });
+    post([call_id](AsioConnection& self) {
+      self.session_.cancel(call_id);
+      self.streams_.erase(call_id);
+    });
   }
   void send_response(uint64_t call_id, Result<Message> response) override {
     post([call_id, response = std::move(response)](AsioConnection& self) mutable {
@@ -131,16 +167,21 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
   using Self = std::shared_ptr<AsioConnection>;
 
   // Runs `action` on the connection's strand, unless it has closed. Nothing is posted after on_closed, so the reactor
-  // runs out of work once all connections are gone.
+  // runs out of work once all connections are gone; then, and only then, the answer is false.
   template <typename Action>
-  void post(Action action) {
+  bool post(Action action) {
     const std::lock_guard lock(mutex_);
-    if (closed_) return;
+    if (closed_) return false;
     asio::post(socket_.get_executor(), [self = shared_from_this(), action = std::move(action)]() mutable {
       if (self->ending()) return;
       action(*self);
-      self->output_signal_.cancel();  // wakes the writer
+      self->wake_writer();
     });
+    return true;
+  }
+
+  void wake_writer() {
+    if (std::exchange(writer_waits_, false)) output_signal_.cancel();
   }
 
   // The life of the connection. Static members with `self` first: a coroutine must own what it uses.
@@ -240,10 +281,18 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
   }
 
   static awaitable<Status> read_loop(Self self) {
-    std::array<std::byte, read_bytes> buffer;
-    for (int turn = 0;;) {
-      size_t count = 0;
-      const TlsStream::Progress progress = self->tls_->read(buffer, count);
+    for (;;) {
+      const std::span<std::byte> buffer = read_buffer();
+      size_t size = 0;
+      TlsStream::Progress progress = TlsStream::Progress::done;
+      while (size + record_bytes <= buffer.size()) {
+        size_t count = 0;
+        progress = self->tls_->read(buffer.subspan(size), count);
+        if (progress != TlsStream::Progress::done) break;
+        size += count;
+      }
+      if (size > 0) self->received(buffer.first(size));
+      if (self->closed_socket_) co_return self->why_;
       if (progress == TlsStream::Progress::closed) {
         if (self->ending()) co_return self->why_;
         co_return unavailable("the peer " + self->peer_address_ + " closed the connection" +
@@ -251,26 +300,23 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
       }
       if (progress == TlsStream::Progress::failed)
         co_return unavailable("the connection to " + self->peer_address_ + " broke: " + self->tls_->error());
-      if (progress != TlsStream::Progress::done) {
-        SPORKLE_CO_RETURN_IF_ERROR(co_await wait_for(self, progress));
-        turn = 0;
-        continue;
-      }
-      self->last_heard_ = steady_clock::now();
-      // While our goodbye is under way, what still arrives is dropped: closing a socket with unread data would reset
-      // the connection, and the peer might never read why.
-      if (!self->ending()) {
-        const Status status = self->session_.receive(std::span(buffer).first(count));
-        self->deliver_events();
-        if (!status.ok()) self->begin_close(status, !self->session_.peer_said_goodbye());
-        if (self->ending() || self->session_.has_output()) self->output_signal_.cancel();
-      }
-      if (++turn == records_per_turn) {
-        turn = 0;
+      if (progress == TlsStream::Progress::done) {
         co_await asio::post(self->socket_.get_executor(), asio::use_awaitable);
+      } else {
+        SPORKLE_CO_RETURN_IF_ERROR(co_await wait_for(self, progress));
       }
-      if (self->closed_socket_) co_return self->why_;
     }
+  }
+
+  void received(std::span<const std::byte> bytes) {
+    last_heard_ = steady_clock::now();
+    // While our goodbye is under way, what still arrives is dropped: closing a socket with unread data would reset
+    // the connection, and the peer might never read why.
+    if (ending()) return;
+    const Status status = session_.receive(bytes);
+    deliver_events();
+    if (!status.ok()) begin_close(status, !session_.peer_said_goodbye());
+    if (ending() || session_.has_output()) wake_writer();
   }
 
   static awaitable<void> write_loop(Self self) {
@@ -290,9 +336,14 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
   static awaitable<Status> write_all_output(Self self) {
     std::vector<std::byte> output;
     while (!self->closed_socket_) {
-      while (output.size() < gather_bytes && self->session_.next_output(output)) {
+      SharedBytes tail;  // of the last frame, sent from where it lies
+      while (output.size() < gather_bytes && tail.bytes.empty() && self->session_.next_output(output, tail)) {
       }
+      self->deliver_events();  // streams that may be written to again
       if (output.empty()) {
+        SPORKLE_CO_RETURN_IF_ERROR(co_await flush(self));
+        if (self->closed_socket_) break;
+        if (self->session_.has_output()) continue;
         if (self->closing_) {
           self->tls_->close_notify();
           error_code ignored;
@@ -301,44 +352,127 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
         }
         output = {};  // an idle connection holds no buffer
         error_code ignored;
+        self->writer_waits_ = true;
         self->output_signal_.expires_at(steady_clock::time_point::max());
         co_await self->output_signal_.async_wait(with_error(ignored));
+        self->writer_waits_ = false;
         continue;
       }
-      std::span<const std::byte> rest(output);
-      for (int turn = 0; !rest.empty();) {
-        size_t count = 0;
-        const TlsStream::Progress progress = self->tls_->write(rest, count);
-        if (progress == TlsStream::Progress::done) {
-          rest = rest.subspan(count);
-          if (++turn % records_per_turn == 0) co_await asio::post(self->socket_.get_executor(), asio::use_awaitable);
-        } else if (progress == TlsStream::Progress::want_read || progress == TlsStream::Progress::want_write) {
-          SPORKLE_CO_RETURN_IF_ERROR(co_await wait_for(self, progress));
-        } else if (progress == TlsStream::Progress::failed) {
-          co_return unavailable("the connection to " + self->peer_address_ + " broke: " + self->tls_->error());
-        } else {
-          // The peer is gone, but it may have said why: the reader gets to the end of what arrived.
-          co_return Status();
-        }
-        if (self->closed_socket_) co_return self->why_;
+      // The first record is filled up with the tail's start, so that no record is nearly empty.
+      const size_t lacking = (record_bytes - output.size() % record_bytes) % record_bytes;
+      const auto filling = tail.bytes.first(std::min(lacking, tail.bytes.size()));
+      output.insert(output.end(), filling.begin(), filling.end());
+      tail.bytes = tail.bytes.subspan(filling.size());
+      for (std::span<const std::byte> rest : {std::span<const std::byte>(output), tail.bytes}) {
+        bool peer_gone = false;
+        SPORKLE_CO_RETURN_IF_ERROR(co_await write(self, rest, peer_gone));
+        // It may have said why: the reader gets to the end of what arrived.
+        if (peer_gone) co_return Status();
       }
       output.clear();
     }
     co_return self->why_;
   }
 
+  static awaitable<Status> write(Self self, std::span<const std::byte> rest, bool& peer_gone) {
+    while (!rest.empty()) {
+      size_t count = 0;
+      const TlsStream::Progress progress = self->tls_->write(rest, count);
+      rest = rest.subspan(count);
+      self->written_in_turn_ += count;
+      if (progress == TlsStream::Progress::want_read || progress == TlsStream::Progress::want_write) {
+        SPORKLE_CO_RETURN_IF_ERROR(co_await wait_for(self, progress));
+        self->written_in_turn_ = 0;
+      } else if (progress == TlsStream::Progress::failed) {
+        co_return unavailable("the connection to " + self->peer_address_ + " broke: " + self->tls_->error());
+      } else if (progress == TlsStream::Progress::closed) {
+        peer_gone = true;
+        co_return Status();
+      } else if (self->written_in_turn_ >= bytes_per_turn) {
+        self->written_in_turn_ = 0;
+        co_await asio::post(self->socket_.get_executor(), asio::use_awaitable);
+      }
+      if (self->closed_socket_) co_return self->why_;
+    }
+    co_return Status();
+  }
+
+  // Until the kernel has all that was written.
+  static awaitable<Status> flush(Self self) {
+    while (!self->closed_socket_ && self->tls_->flush() == TlsStream::Progress::want_write)
+      SPORKLE_CO_RETURN_IF_ERROR(co_await wait_for(self, TlsStream::Progress::want_write));
+    co_return Status();
+  }
+
   void deliver_events() {
     Session::Event event;
     while (!ending() && session_.next_event(event)) {
-      if (event.kind == Session::Event::Kind::opened) {
-        opened_ = true;
-        arm_watchdog(steady_clock::now() + options_.keep_alive_interval);
-        if (events_.on_open) events_.on_open(shared_from_this(), event);
-      } else if (events_.on_message) {
-        events_.on_message(shared_from_this(), std::move(event));
-      }
+      deliver(event);
       event = {};
     }
+  }
+
+  void deliver(Session::Event& event) {
+    using Kind = Session::Event::Kind;
+    if (event.kind == Kind::opened) {
+      opened_ = true;
+      arm_watchdog(steady_clock::now() + options_.keep_alive_interval);
+      if (events_.on_open) events_.on_open(shared_from_this(), event);
+      return;
+    }
+    if (event.kind == Kind::request || event.kind == Kind::stream_opened) {
+      if (event.timeout_ms > 0) expire_later(event);
+    }
+    if (event.kind == Kind::request || event.kind == Kind::response) {
+      if (events_.on_message) events_.on_message(shared_from_this(), std::move(event), nullptr);
+      return;
+    }
+    if (event.kind == Kind::stream_opened) {
+      auto stream = std::make_shared<StreamState>();
+      stream->connection = weak_from_this();
+      stream->call_id = event.call_id;
+      stream->most_queued_bytes = options_.session.limits.stream_window_bytes;
+      streams_[event.call_id] = stream;
+      if (events_.on_message) events_.on_message(shared_from_this(), std::move(event), std::move(stream));
+      return;
+    }
+    const auto it = streams_.find(event.call_id);
+    if (it == streams_.end()) return;
+    const std::shared_ptr<StreamState> stream = it->second;
+    if (event.kind == Kind::stream_data) return stream->on_arrived(std::move(event.message.payload));
+    if (event.kind == Kind::stream_sent) return stream->on_sent(event.size_bytes);
+    if (event.kind == Kind::stream_end) return stream->on_peer_finished();
+    streams_.erase(it);
+    stream->on_over(std::move(event.result));
+  }
+
+  // The server's side of deadlines.
+  void expire_later(Session::Event& event) {
+    const auto when = steady_clock::now() + milliseconds(event.timeout_ms);
+    // Calls that were answered in time leave their entries; those are dropped when they are the most.
+    if (deadlines_.size() >= 2 * session_.calls_in_flight() + spare_deadlines)
+      std::erase_if(deadlines_, [](const auto& entry) { return entry.second.cancellation->requested(); });
+    const bool first = deadlines_.empty() || when < deadlines_.begin()->first;
+    deadlines_.emplace(when, Deadline{event.call_id, event.cancellation});
+    if (first) arm_deadline();
+  }
+
+  void arm_deadline() {
+    if (deadlines_.empty()) return;
+    if (!deadline_timer_) deadline_timer_.emplace(socket_.get_executor());
+    deadline_timer_->expires_at(deadlines_.begin()->first);
+    deadline_timer_->async_wait([weak = weak_from_this()](error_code error) {
+      const auto self = weak.lock();
+      if (error || !self || self->ending()) return;
+      const auto now = steady_clock::now();
+      while (!self->deadlines_.empty() && self->deadlines_.begin()->first <= now) {
+        const Deadline due = std::move(self->deadlines_.begin()->second);
+        self->deadlines_.erase(self->deadlines_.begin());
+        if (!due.cancellation->requested()) self->session_.expire(due.call_id);
+      }
+      self->wake_writer();
+      self->arm_deadline();
+    });
   }
 
   void arm_watchdog(steady_clock::time_point when) {
@@ -365,7 +499,7 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
                          true);
     if (silent >= options_.keep_alive_interval) {
       session_.send_ping();
-      output_signal_.cancel();
+      wake_writer();
       arm_watchdog(std::min(now + options_.keep_alive_interval, last_heard_ + options_.keep_alive_timeout));
     } else {
       arm_watchdog(last_heard_ + options_.keep_alive_interval);
@@ -380,7 +514,7 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
     why_ = why.ok() ? Status(Code::cancelled, "the connection was closed here") : why;
     closing_ = true;
     session_.send_goodbye(why);
-    output_signal_.cancel();
+    wake_writer();
     arm_watchdog(steady_clock::now() + goodbye_timeout);
   }
 
@@ -391,8 +525,9 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
     closed_socket_ = true;
     error_code ignored;
     socket_.close(ignored);
-    output_signal_.cancel();
+    wake_writer();
     watchdog_.cancel();
+    if (deadline_timer_) deadline_timer_->cancel();
   }
 
   void finish() {
@@ -401,6 +536,7 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
       closed_ = true;
     }
     session_.abandon_all();
+    for (const auto& [call_id, stream] : std::exchange(streams_, {})) stream->on_over(why_);
     const ConnectionEvents events = std::exchange(events_, {});
     if (events.on_closed) events.on_closed(shared_from_this(), why_, opened_);
     if (side_ == TlsStream::Side::server) --io_->accepted_connections;
@@ -416,12 +552,21 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
   Session session_;
   asio::steady_timer output_signal_;  // never expires: cancelled when the session has output
   asio::steady_timer watchdog_;
+  std::unordered_map<uint64_t, std::shared_ptr<StreamState>> streams_;
+  struct Deadline {
+    uint64_t call_id;
+    std::shared_ptr<Cancellation> cancellation;
+  };
+  std::multimap<steady_clock::time_point, Deadline> deadlines_;  // of calls, some of which are over
+  std::optional<asio::steady_timer> deadline_timer_;             // armed for the first of them
   steady_clock::time_point watchdog_deadline_;
   steady_clock::time_point last_heard_ = steady_clock::now();
   NodeId peer_id_;
   std::string peer_address_;
   bool opened_ = false;
   bool writing_ = false;
+  bool writer_waits_ = false;  // for output_signal_
+  size_t written_in_turn_ = 0;
   bool closing_ = false;        // a goodbye is on its way
   bool closed_socket_ = false;  // the end, all that is left is to leave the coroutines
   Status why_;

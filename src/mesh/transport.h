@@ -16,6 +16,7 @@
 #include "mesh/node_id.h"
 #include "mesh/run_link.h"
 #include "mesh/session.h"
+#include "mesh/stream.h"
 #include "mesh/tls.h"
 
 namespace sporkle::mesh {
@@ -31,7 +32,14 @@ struct ConnectionOptions {
 class Connection {
  public:
   virtual ~Connection() = default;
-  virtual void send_request(uint64_t call_id, std::string method, Message request) = 0;
+  // `timeout_ms` is told to the server; 0: none.
+  virtual void send_request(uint64_t call_id, std::string method, Message request, uint64_t timeout_ms) = 0;
+  // `stream` hears of all that happens to it, of the connection's end too.
+  virtual void open_stream(uint64_t call_id, std::string method, std::string body, uint64_t timeout_ms,
+                           std::shared_ptr<StreamState> stream) = 0;
+  virtual void stream_write(uint64_t call_id, SharedBytes bytes) = 0;
+  virtual void stream_finish(uint64_t call_id) = 0;
+  virtual void stream_consumed(uint64_t call_id, size_t size_bytes) = 0;
   virtual void cancel(uint64_t call_id) = 0;
   virtual void send_response(uint64_t call_id, Result<Message> response) = 0;
   // Tells the peer why and closes, within a fraction of a second whatever the peer does.
@@ -47,8 +55,9 @@ class Connection {
 struct ConnectionEvents {
   // The handshake is done and the peer's hello is here.
   std::function<void(const std::shared_ptr<Connection>&, const Session::Event& hello)> on_open;
-  // A request or response.
-  std::function<void(const std::shared_ptr<Connection>&, Session::Event event)> on_message;
+  // A request, a response, or a stream that the peer opened: that has its state, and none other.
+  std::function<void(const std::shared_ptr<Connection>&, Session::Event event, std::shared_ptr<StreamState> stream)>
+      on_message;
   // Last, exactly once. `opened` says whether on_open came before.
   std::function<void(const std::shared_ptr<Connection>&, const Status& why, bool opened)> on_closed;
 };
