@@ -28,14 +28,14 @@ Status why_over(const Result<Message>& over) {
 void StreamState::on_arrived(std::vector<std::byte> bytes) {
   std::unique_lock lock(mutex);
   arrived.push_back(std::move(bytes));
-  if (on_data) return deliver(lock);
+  if (on_data || calling) return deliver(lock);
   changed.notify_all();
 }
 
 void StreamState::on_peer_finished() {
   std::unique_lock lock(mutex);
   peer_finished = true;
-  if (on_data) return deliver(lock);
+  if (on_data || calling) return deliver(lock);
   changed.notify_all();
 }
 
@@ -54,7 +54,7 @@ void StreamState::on_over(Result<Message> result) {
     queued_bytes = 0;
     changed.notify_all();
     answered = responded && over->ok();
-    if (on_data) deliver(lock);
+    if (on_data || calling) deliver(lock);
   }
   answered ? cancellation->finish() : cancellation->request();
 }
@@ -62,20 +62,21 @@ void StreamState::on_over(Result<Message> result) {
 void StreamState::deliver(std::unique_lock<std::mutex>& lock) {
   if (calling) return;
   calling = true;
-  while (on_data) {
+  while (on_data && (!arrived.empty() || peer_finished || over)) {
     const bool last = arrived.empty();
-    if (last && !peer_finished && !over) break;
     std::vector<std::byte> bytes;
     if (!last) {
       bytes = std::move(arrived.front());
       arrived.pop_front();
     }
-    const auto action = last ? std::exchange(on_data, nullptr) : on_data;
+    auto action = std::exchange(on_data, nullptr);
     lock.unlock();
     const size_t size = bytes.size();
     action(std::move(bytes));
+    if (last) action = nullptr;  // without the lock: with it may go the last handle of this stream
     if (!last) consumed(size);
     lock.lock();
+    if (!last && !on_data) on_data = std::move(action);
   }
   calling = false;
 }
