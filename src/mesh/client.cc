@@ -184,6 +184,9 @@ Result<std::unique_ptr<Client>> Client::connect(const RunLink& link, const Ident
   SPORKLE_ASSIGN_OR_RETURN(state->reactor, Reactor::create(1));
   State* const raw = state.get();  // outlives the reactor's threads, which are all that use it
 
+  std::shared_ptr<PeerBandwidth> bandwidth;
+  if (options.upload_limit_bytes_per_s > 0 || options.download_limit_bytes_per_s > 0)
+    bandwidth = std::make_shared<PeerBandwidth>(options.upload_limit_bytes_per_s, options.download_limit_bytes_per_s);
   const size_t count = link.addresses.size();
   const auto deadline = steady_clock::now() + options.connect_timeout;
   // However many addresses there are, the last one gets most of the time.
@@ -200,10 +203,14 @@ Result<std::unique_ptr<Client>> Client::connect(const RunLink& link, const Ident
     if (left.count() <= 0 && started > 0) break;
     race->attempts.emplace_back();
     lock.unlock();
-    const ConnectionOptions connection_options{left,
-                                               options.keep_alive_interval,
-                                               options.keep_alive_timeout,
-                                               {options.software, options.role, options.limits}};
+    ConnectionOptions connection_options;
+    connection_options.handshake_timeout = left;
+    connection_options.keep_alive_interval = options.keep_alive_interval;
+    connection_options.keep_alive_timeout = options.keep_alive_timeout;
+    connection_options.session = {options.software, options.role, options.limits, false};
+    connection_options.plaintext = options.plaintext;
+    connection_options.sessions = options.sessions;
+    if (bandwidth) connection_options.bandwidth = [bandwidth](const NodeId&) { return bandwidth; };
     auto connection = state->reactor->connect(link.addresses[started], link.coordinator, tls, connection_options,
                                               race_events(race, started, raw));
     lock.lock();
@@ -312,6 +319,8 @@ bool Client::connected() const {
   return !state_->closed;
 }
 
+bool Client::encrypted() const { return state_->connection->encrypted(); }
+bool Client::resumed() const { return state_->connection->resumed(); }
 uint32_t Client::protocol_minor_version() const { return state_->minor_version; }
 const std::string& Client::server_software() const { return state_->server_software; }
 const Address& Client::server_address() const { return state_->server_address; }

@@ -18,6 +18,7 @@
 #include "mesh/message.h"
 #include "mesh/run_link.h"
 #include "mesh/stream.h"
+#include "mesh/tls_session_cache.h"
 
 namespace sporkle::mesh {
 
@@ -31,6 +32,14 @@ struct ClientOptions {
   std::string software = "sporkle";  // name and version of the program, told to the server
   std::string role = "worker";       // what this peer is for, told to the server
   Limits limits;
+  // Asks for a connection without encryption, which only a server that allows it gives; there is no falling back either
+  // way.
+  bool plaintext = false;
+  // Where TLS sessions are kept to be resumed by the next connection; may be null.
+  std::shared_ptr<TlsSessionCache> sessions;
+  // Bytes a second; 0: no limit.
+  uint64_t upload_limit_bytes_per_s = 0;
+  uint64_t download_limit_bytes_per_s = 0;
 };
 
 class Client : public Channel {
@@ -63,6 +72,9 @@ class Client : public Channel {
 
   // False from the moment that the loss of the connection is known.
   bool connected() const;
+  bool encrypted() const;
+  // Whether the TLS session went on from an earlier connection's.
+  bool resumed() const;
   // The protocol's minor version that both sides speak.
   uint32_t protocol_minor_version() const;
   // What the server said of itself.

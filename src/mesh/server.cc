@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "mesh/printable.h"
 #include "mesh/tls.h"
+#include "mesh/token_bucket.h"
 #include "mesh/transport.h"
 
 namespace sporkle::mesh {
@@ -68,12 +69,25 @@ struct Server::State {
   mutable std::mutex mutex;
   std::unordered_map<const Connection*, Entry> connections;
   std::unordered_map<NodeId, Traffic> past;  // of closed connections
+  std::unordered_map<NodeId, std::weak_ptr<PeerBandwidth>> bandwidths;
   Traffic total_past;
   uint64_t last_connection_id = 0;
+  TokenBucket complaints{0.2, 3};
   bool stopping = false;
 
   std::mutex stop_mutex;  // held while `reactor` is being joined
   std::unique_ptr<Reactor> reactor;
+
+  // One for all connections of a node; gone with the last of them.
+  std::shared_ptr<PeerBandwidth> bandwidth_of(const NodeId& node, uint64_t upload, uint64_t download) {
+    const std::lock_guard lock(mutex);
+    if (bandwidths.size() > 2 * connections.size() + 16)
+      std::erase_if(bandwidths, [](const auto& entry) { return entry.second.expired(); });
+    std::weak_ptr<PeerBandwidth>& known = bandwidths[node];
+    std::shared_ptr<PeerBandwidth> bandwidth = known.lock();
+    if (!bandwidth) known = bandwidth = std::make_shared<PeerBandwidth>(upload, download);
+    return bandwidth;
+  }
 
   void on_accept(const std::shared_ptr<Connection>& connection) {
     const std::lock_guard lock(mutex);
@@ -87,6 +101,7 @@ struct Server::State {
     peer->address = connection->peer_address();
     peer->software = hello.software;
     peer->role = hello.role;
+    peer->encrypted = connection->encrypted();
     {
       const std::lock_guard lock(mutex);
       peer->connection_id = ++last_connection_id;
@@ -132,7 +147,15 @@ struct Server::State {
         add(past[entry.peer->id], traffic);
       }
     }
-    if (!opened) {
+    if (!opened && why.code() == Code::unsupported) {
+      // Somebody's set-up is wrong, ours or theirs. Said now and then, or strangers could fill the log.
+      bool say = false;
+      {
+        const std::lock_guard lock(mutex);
+        say = complaints.take(std::chrono::steady_clock::now());
+      }
+      log(say ? LogLevel::warning : LogLevel::debug, "mesh", why.message());
+    } else if (!opened) {
       log(LogLevel::debug, "mesh", "a connection ended before its hello: " + why.to_string());
     } else if (callbacks.on_disconnect) {
       callbacks.on_disconnect(*entry.peer, why);
@@ -151,10 +174,17 @@ Result<std::unique_ptr<Server>> Server::start(const Identity& identity, const Se
   SPORKLE_ASSIGN_OR_RETURN(state->reactor, Reactor::create(options.threads));
   std::unique_ptr<Server> server(new Server(state));
   State* const raw = state.get();  // outlives the reactor's threads, which are all that use it
-  const ConnectionOptions connection_options{options.handshake_timeout,
-                                             options.keep_alive_interval,
-                                             options.keep_alive_timeout,
-                                             {options.software, options.role, options.limits}};
+  ConnectionOptions connection_options;
+  connection_options.handshake_timeout = options.handshake_timeout;
+  connection_options.keep_alive_interval = options.keep_alive_interval;
+  connection_options.keep_alive_timeout = options.keep_alive_timeout;
+  connection_options.session = {options.software, options.role, options.limits, false};
+  connection_options.plaintext = options.plaintext;
+  if (options.upload_limit_bytes_per_s > 0 || options.download_limit_bytes_per_s > 0)
+    connection_options.bandwidth = [raw, upload = options.upload_limit_bytes_per_s,
+                                    download = options.download_limit_bytes_per_s](const NodeId& node) {
+      return raw->bandwidth_of(node, upload, download);
+    };
   ConnectionEvents events;
   events.on_open = [raw](const std::shared_ptr<Connection>& connection, const Session::Event& hello) {
     raw->on_open(connection, hello);

@@ -30,6 +30,7 @@ struct Peer {
   std::string address;         // "host:port" as seen here
   std::string software;        // what it says of itself: printable, at most 64 bytes, not to be trusted
   std::string role;            // likewise
+  bool encrypted = true;       // false: both ends were started with --plaintext
 };
 
 // The answer to one call, owed once: from the handler or later, from any thread. Move-only. A second answer is ignored;
@@ -75,6 +76,10 @@ struct ServerOptions {
   std::string software = "sporkle";  // name and version of the program, told to clients
   std::string role = "coordinator";  // what this peer is for, told to clients
   Limits limits;
+  bool plaintext = false;  // allows connections without encryption to clients that ask for one; others stay encrypted
+  // Bytes a second of each node, all of its connections together; 0: no limit. Upload is what the server sends.
+  uint64_t upload_limit_bytes_per_s = 0;
+  uint64_t download_limit_bytes_per_s = 0;
 };
 
 struct ServerCallbacks {

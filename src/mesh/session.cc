@@ -1,5 +1,7 @@
 #include "mesh/session.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -30,6 +32,16 @@ std::string serialize(const T& message) {
 template <typename T>
 bool parse(std::span<const std::byte> data, T& message) {
   return message.ParseFromArray(data.data(), static_cast<int>(data.size()));
+}
+
+// Touching a large payload's memory for the first time costs as much as receiving it, by pages of 4 KiB.
+void advise_huge_pages([[maybe_unused]] std::byte* at, [[maybe_unused]] size_t size) {
+#ifdef MADV_HUGEPAGE
+  constexpr uintptr_t huge = uintptr_t{2} << 20;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(at) + huge - 1) / huge * huge;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(at) + size) / huge * huge;
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // a wish; may fail
+#endif
 }
 
 std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text)); }
@@ -288,8 +300,10 @@ Status Session::handle_chunk(const Frame& frame) {
   if (frame.data.empty() || size > call.payload_bytes)
     return corrupt_data("a chunk of " + std::to_string(frame.data.size()) + " bytes where " +
                         std::to_string(call.payload_bytes - payload.size()) + " are missing");
-  if (size > payload.capacity())
+  if (size > payload.capacity()) {
     payload.reserve(std::min(call.payload_bytes, std::max(first_reserve_bytes, size * reserve_factor)));
+    advise_huge_pages(payload.data(), payload.capacity());
+  }
   payload.insert(payload.end(), frame.data.begin(), frame.data.end());
   if (size == call.payload_bytes) complete(it);
   return {};
@@ -509,7 +523,7 @@ bool Session::emit(Outgoing& message, std::vector<std::byte>& out, SharedBytes& 
     message.envelope = {};
   } else {
     const auto rest = payload.subspan(message.sent);
-    const auto chunk = rest.first(std::min(rest.size(), sent_chunk_bytes));
+    const auto chunk = rest.first(std::min(rest.size(), chunk_bytes_));
     emit_chunk(message.call_id, {message.payload.owner, chunk}, out, tail);
     message.sent += chunk.size();
   }

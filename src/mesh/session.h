@@ -10,6 +10,7 @@
 // keep up (its window is used up), and keeps nothing else waiting.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -113,6 +114,12 @@ class Session {
   // Marks all calls as abandoned.
   void abandon_all();
 
+  // From now on chunks have checksums of their own: nothing below guards them.
+  void checksum_data() { options_.checksum_data = true; }
+  // Payloads and streams are cut into pieces of this size (1 to sent_chunk_bytes) from now on: small ones let urgent
+  // messages through sooner on a slow connection.
+  void set_chunk_bytes(size_t size_bytes) { chunk_bytes_ = std::clamp(size_bytes, size_t{1}, sent_chunk_bytes); }
+
   bool has_output() const;
   // Appends the next frame to `out`, all but its last part where that need not be copied: `tail`, which goes behind
   // what is in `out`. False when there is nothing to send.
@@ -190,7 +197,8 @@ class Session {
   void drop_outgoing(uint64_t call_id);
 
   const Side side_;
-  const Options options_;
+  Options options_;
+  size_t chunk_bytes_ = sent_chunk_bytes;
   FrameDecoder decoder_;
   bool opened_ = false;
   uint32_t minor_version_ = 0;

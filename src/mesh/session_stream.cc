@@ -155,7 +155,7 @@ bool Session::emit_stream(Outgoing& turn, std::vector<std::byte>& out, SharedByt
   StreamPart& stream = *it->second.stream;
   if (!stream.queue.empty()) {
     SharedBytes& front = stream.queue.front();
-    const size_t size = static_cast<size_t>(std::min<uint64_t>({front.bytes.size(), sent_chunk_bytes, stream.credit}));
+    const size_t size = static_cast<size_t>(std::min<uint64_t>({front.bytes.size(), chunk_bytes_, stream.credit}));
     emit_chunk(turn.call_id, {front.owner, front.bytes.first(size)}, out, tail);
     stream.credit -= size;
     front.bytes = front.bytes.subspan(size);

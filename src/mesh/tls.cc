@@ -6,12 +6,17 @@
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <exception>
 #include <new>
 #include <system_error>
 #include <utility>
 
 namespace sporkle::mesh {
 namespace {
+
+// How long a ticket is good for.
+constexpr long session_lifetime_s = 24 * 3600;
+constexpr unsigned char session_context[] = {'s', 'p', 'o', 'r', 'k', 'l', 'e'};
 
 // Of records that are gathered for one system call.
 constexpr size_t batch_bytes = size_t{256} << 10;
@@ -129,6 +134,17 @@ int socket_read(BIO* bio, char* data, int size) {
   return static_cast<int>(count);
 }
 
+// Called while a client reads: a ticket came. Takes the reference to the session over when it returns 1.
+int on_new_session(SSL* ssl, SSL_SESSION* session) {
+  auto* const stream = static_cast<TlsStream*>(SSL_get_app_data(ssl));
+  if (!stream || SSL_is_server(ssl)) return 0;
+  try {
+    stream->keep_session({session, SSL_SESSION_free});
+  } catch (const std::exception&) {  // must not pass through OpenSSL; the session is freed all the same
+  }
+  return 1;
+}
+
 long socket_control(BIO* bio, int command, long, void*) {
   if (command == BIO_CTRL_FLUSH) {
     send_batch(socket_of(bio));  // before TLS waits for the answer to it
@@ -166,7 +182,7 @@ Result<std::shared_ptr<const TlsContext>> TlsContext::create(const Identity& ide
   ERR_clear_error();
   SSL_CTX* context = SSL_CTX_new(TLS_method());
   if (!context) return failed("no context");
-  std::shared_ptr<const TlsContext> owner(new TlsContext(context));
+  std::shared_ptr<const TlsContext> owner(new TlsContext(context, identity));
   const CertificatePointer certificate = self_signed_certificate(identity.native_key());
   if (!certificate) return failed("no certificate");
   if (SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) != 1) return failed("no TLS 1.3");
@@ -180,8 +196,14 @@ Result<std::shared_ptr<const TlsContext>> TlsContext::create(const Identity& ide
   SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
   SSL_CTX_set_cert_verify_callback(context, accept_any_ed25519, nullptr);
   SSL_CTX_set_max_cert_list(context, 16 << 10);
-  SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
-  SSL_CTX_set_num_tickets(context, 0);
+  // The server keeps no sessions: its one ticket a connection holds all there is to know. A client's callback hands
+  // them to the TlsSessionCache.
+  SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+  SSL_CTX_set_num_tickets(context, 1);
+  SSL_CTX_set_timeout(context, session_lifetime_s);
+  if (SSL_CTX_set_session_id_context(context, session_context, sizeof session_context) != 1)
+    return failed("no session context");
+  SSL_CTX_sess_set_new_cb(context, on_new_session);
   SSL_CTX_set_options(context, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
   SSL_CTX_set_read_ahead(context, 1);
   SSL_CTX_set_default_read_buffer_len(context, size_t{64} << 10);  // several records a system call; freed when empty
@@ -192,8 +214,9 @@ Result<std::shared_ptr<const TlsContext>> TlsContext::create(const Identity& ide
 
 TlsContext::~TlsContext() { SSL_CTX_free(context_); }
 
-TlsStream::TlsStream(std::shared_ptr<const TlsContext> context, int descriptor, Side side)
-    : context_(std::move(context)) {
+TlsStream::TlsStream(std::shared_ptr<const TlsContext> context, int descriptor, Side side,
+                     std::shared_ptr<TlsSessionCache> cache, const NodeId& expected)
+    : context_(std::move(context)), cache_(std::move(cache)) {
   socket_.descriptor = descriptor;
   ssl_ = SSL_new(context_->native());
   BIO* bio = socket_method() ? BIO_new(socket_method()) : nullptr;
@@ -207,9 +230,25 @@ TlsStream::TlsStream(std::shared_ptr<const TlsContext> context, int descriptor, 
   BIO_set_data(bio, &socket_);
   SSL_set_bio(ssl_, bio, bio);
   side == Side::client ? SSL_set_connect_state(ssl_) : SSL_set_accept_state(ssl_);
+  SSL_set_app_data(ssl_, this);
+  if (cache_)
+    if (const TlsSessionCache::Session session = cache_->take(expected)) SSL_set_session(ssl_, session.get());
 }
 
-TlsStream::~TlsStream() { SSL_free(ssl_); }
+TlsStream::~TlsStream() {
+  // Freed without this, OpenSSL marks the session as not to be resumed, and a connection that was lost, which is when
+  // resuming is wanted, could never be. One that TLS itself found fault with stays marked.
+  if (ssl_ && error_.empty() && SSL_is_init_finished(ssl_))
+    SSL_set_shutdown(ssl_, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+  SSL_free(ssl_);
+}
+
+bool TlsStream::resumed() const { return ssl_ && SSL_session_reused(ssl_) == 1; }
+
+void TlsStream::keep_session(std::shared_ptr<ssl_session_st> session) {
+  if (!cache_) return;
+  if (const Result<NodeId> peer = peer_id(); peer.ok()) cache_->put(*peer, std::move(session));
+}
 
 TlsStream::Progress TlsStream::interpret(int result) {
   switch (SSL_get_error(ssl_, result)) {

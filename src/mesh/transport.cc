@@ -30,6 +30,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "mesh/plain_stream.h"
 #include "mesh/stream_state.h"
 
 namespace sporkle::mesh {
@@ -99,14 +100,14 @@ namespace {
 class AsioConnection : public Connection, public std::enable_shared_from_this<AsioConnection> {
  public:
   AsioConnection(std::shared_ptr<Reactor::Io> io, tcp::socket socket, std::shared_ptr<const TlsContext> tls,
-                 TlsStream::Side side, const ConnectionOptions& options, ConnectionEvents events)
+                 WireStream::Side side, const ConnectionOptions& options, ConnectionEvents events)
       : io_(std::move(io)),
         socket_(std::move(socket)),
         tls_context_(std::move(tls)),
         side_(side),
         options_(options),
         events_(std::move(events)),
-        session_(side == TlsStream::Side::client ? Session::Side::client : Session::Side::server, options.session),
+        session_(side == WireStream::Side::client ? Session::Side::client : Session::Side::server, options.session),
         output_signal_(socket_.get_executor(), steady_clock::time_point::max()),
         watchdog_(socket_.get_executor()) {}
 
@@ -152,10 +153,12 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
 
   Traffic traffic() const override {
     const std::lock_guard lock(mutex_);
-    return tls_ ? tls_->traffic() : Traffic{};
+    return wire_ ? wire_->traffic() : Traffic{};
   }
   const NodeId& peer_id() const override { return peer_id_; }
   const std::string& peer_address() const override { return peer_address_; }
+  bool encrypted() const override { return encrypted_; }
+  bool resumed() const override { return resumed_; }
 
   void start_server() { asio::co_spawn(socket_.get_executor(), run(shared_from_this(), std::nullopt), asio::detached); }
   void start_client(Address address, const NodeId& expected) {
@@ -247,33 +250,96 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
     self->socket_.set_option(tcp::no_delay(true), error);
     const int descriptor = self->socket_.native_handle();
     ::setsockopt(descriptor, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_low_water_bytes, sizeof unsent_low_water_bytes);
-    {
-      const std::lock_guard lock(self->mutex_);
-      self->tls_.emplace(self->tls_context_, descriptor, self->side_);
+    bool plain = self->options_.plaintext;
+    if (self->side_ == WireStream::Side::server) {
+      SPORKLE_CO_RETURN_IF_ERROR(co_await wait_for(self, WireStream::Progress::want_read));
+      char first = 0;  // TLS begins with 0x16, never with this
+      const bool asked = ::recv(descriptor, &first, 1, MSG_PEEK) == 1 && first == plain_greeting[0];
+      if (asked && !plain) {
+        [[maybe_unused]] const ssize_t put =
+            ::send(descriptor, plain_refusal.data(), plain_refusal.size(), MSG_NOSIGNAL);
+        co_await drain(self);
+        co_return unsupported(
+            self->peer_address_ +
+            " asked for a connection without encryption (--plaintext), which this node does not allow");
+      }
+      plain = asked;
     }
+    self->make_wire(plain, descriptor);
     for (;;) {
-      const TlsStream::Progress progress = self->tls_->handshake();
-      if (progress == TlsStream::Progress::done) break;
-      if (progress == TlsStream::Progress::closed)
-        co_return unavailable(self->peer_address_ + " closed the connection during the TLS handshake");
-      if (progress == TlsStream::Progress::failed)
-        co_return unavailable("TLS handshake with " + self->peer_address_ + " failed: " + self->tls_->error());
+      const WireStream::Progress progress = self->wire_->handshake();
+      if (progress == WireStream::Progress::done) break;
+      const std::string what = plain ? "handshake" : "TLS handshake";
+      if (progress == WireStream::Progress::closed)
+        co_return unavailable(self->peer_address_ + " closed the connection during the " + what +
+                              (plain ? "; it may not know connections without encryption" : ""));
+      if (progress == WireStream::Progress::failed && self->refused_plain())
+        co_return unsupported("the node at " + self->peer_address_ +
+                              " does not allow connections without encryption; it must be started with --plaintext as "
+                              "well, or this one without");
+      if (progress == WireStream::Progress::failed)
+        co_return unavailable(what + " with " + self->peer_address_ + " failed: " + self->wire_->error());
       SPORKLE_CO_RETURN_IF_ERROR(co_await wait_for(self, progress));
     }
-    SPORKLE_CO_ASSIGN_OR_RETURN(self->peer_id_, self->tls_->peer_id());
+    SPORKLE_CO_ASSIGN_OR_RETURN(self->peer_id_, self->wire_->peer_id());
     if (self->expected_ && self->peer_id_ != *self->expected_)
       co_return Status(Code::permission_denied, "wrong key at " + self->peer_address_ + ": expected node " +
                                                     self->expected_->short_id() + ", found " +
                                                     self->peer_id_.short_id() +
                                                     "; another program answers there, or the link is out of date");
+    self->encrypted_ = self->wire_->encrypted();
+    self->resumed_ = self->wire_->resumed();
+    if (!self->encrypted_) self->session_.checksum_data();
+    if (self->options_.bandwidth) self->bandwidth_ = self->options_.bandwidth(self->peer_id_);
+    if (self->bandwidth_) self->session_.set_chunk_bytes(self->bandwidth_->upload.piece_bytes(sent_chunk_bytes));
     co_return Status();
   }
 
+  void make_wire(bool plain, int descriptor) {
+    const std::lock_guard lock(mutex_);
+    if (plain) {
+      wire_ = std::make_unique<PlainStream>(tls_context_->identity(), descriptor, side_);
+    } else {
+      wire_ =
+          std::make_unique<TlsStream>(tls_context_, descriptor, side_, options_.sessions, expected_.value_or(NodeId{}));
+    }
+  }
+  bool refused_plain() const {
+    const auto* const plain = dynamic_cast<const PlainStream*>(wire_.get());
+    return plain && plain->refused();
+  }
+
+  // Ends our direction, and waits a moment for the peer to end its own: closing a socket with unread data would reset
+  // the connection, and the peer might never read what was sent last.
+  static awaitable<void> drain(Self self) {
+    error_code error;
+    self->socket_.shutdown(tcp::socket::shutdown_send, error);
+    self->arm_watchdog(steady_clock::now() + goodbye_timeout);
+    std::array<std::byte, 256> dropped;
+    for (;;) {
+      const ssize_t got = ::recv(self->socket_.native_handle(), dropped.data(), dropped.size(), 0);
+      if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) co_return;
+      if (got < 0 && !(co_await wait_for(self, WireStream::Progress::want_read)).ok()) co_return;
+    }
+  }
+
+  // Until `limit` lets bytes go; not while the connection is ending.
+  static awaitable<void> wait_for_bandwidth(Self self, Bandwidth& limit, std::optional<asio::steady_timer>& timer) {
+    for (;;) {
+      const auto wait = limit.wait(steady_clock::now());
+      if (wait.count() <= 0 || self->ending()) co_return;
+      if (!timer) timer.emplace(self->socket_.get_executor());
+      error_code ignored;
+      timer->expires_after(wait);
+      co_await timer->async_wait(with_error(ignored));
+    }
+  }
+
   // Until the socket is ready for what TLS wants next.
-  static awaitable<Status> wait_for(Self self, TlsStream::Progress wanted) {
+  static awaitable<Status> wait_for(Self self, WireStream::Progress wanted) {
     if (self->closed_socket_) co_return self->why_;
     error_code error;
-    const auto event = wanted == TlsStream::Progress::want_read ? tcp::socket::wait_read : tcp::socket::wait_write;
+    const auto event = wanted == WireStream::Progress::want_read ? tcp::socket::wait_read : tcp::socket::wait_write;
     co_await self->socket_.async_wait(event, with_error(error));
     if (self->closed_socket_) co_return self->why_;
     if (error) co_return unavailable("the connection to " + self->peer_address_ + " broke: " + error.message());
@@ -282,25 +348,30 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
 
   static awaitable<Status> read_loop(Self self) {
     for (;;) {
-      const std::span<std::byte> buffer = read_buffer();
+      if (self->bandwidth_) co_await wait_for_bandwidth(self, self->bandwidth_->download, self->download_timer_);
+      if (self->closed_socket_) co_return self->why_;
+      std::span<std::byte> buffer = read_buffer();
+      if (self->bandwidth_)
+        buffer = buffer.first(record_bytes + self->bandwidth_->download.piece_bytes(buffer.size() - record_bytes));
       size_t size = 0;
-      TlsStream::Progress progress = TlsStream::Progress::done;
+      WireStream::Progress progress = WireStream::Progress::done;
       while (size + record_bytes <= buffer.size()) {
         size_t count = 0;
-        progress = self->tls_->read(buffer.subspan(size), count);
-        if (progress != TlsStream::Progress::done) break;
+        progress = self->wire_->read(buffer.subspan(size), count);
+        if (progress != WireStream::Progress::done) break;
         size += count;
       }
+      if (size > 0 && self->bandwidth_) self->bandwidth_->download.use(size, steady_clock::now());
       if (size > 0) self->received(buffer.first(size));
       if (self->closed_socket_) co_return self->why_;
-      if (progress == TlsStream::Progress::closed) {
+      if (progress == WireStream::Progress::closed) {
         if (self->ending()) co_return self->why_;
         co_return unavailable("the peer " + self->peer_address_ + " closed the connection" +
                               (self->session_.inside_frame() ? " inside a frame" : ""));
       }
-      if (progress == TlsStream::Progress::failed)
-        co_return unavailable("the connection to " + self->peer_address_ + " broke: " + self->tls_->error());
-      if (progress == TlsStream::Progress::done) {
+      if (progress == WireStream::Progress::failed)
+        co_return unavailable("the connection to " + self->peer_address_ + " broke: " + self->wire_->error());
+      if (progress == WireStream::Progress::done) {
         co_await asio::post(self->socket_.get_executor(), asio::use_awaitable);
       } else {
         SPORKLE_CO_RETURN_IF_ERROR(co_await wait_for(self, progress));
@@ -337,7 +408,9 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
     std::vector<std::byte> output;
     while (!self->closed_socket_) {
       SharedBytes tail;  // of the last frame, sent from where it lies
-      while (output.size() < gather_bytes && tail.bytes.empty() && self->session_.next_output(output, tail)) {
+      if (self->bandwidth_) co_await wait_for_bandwidth(self, self->bandwidth_->upload, self->upload_timer_);
+      const size_t gather = self->bandwidth_ ? self->bandwidth_->upload.piece_bytes(gather_bytes) : gather_bytes;
+      while (output.size() < gather && tail.bytes.empty() && self->session_.next_output(output, tail)) {
       }
       self->deliver_events();  // streams that may be written to again
       if (output.empty()) {
@@ -345,7 +418,7 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
         if (self->closed_socket_) break;
         if (self->session_.has_output()) continue;
         if (self->closing_) {
-          self->tls_->close_notify();
+          self->wire_->close_notify();
           error_code ignored;
           self->socket_.shutdown(tcp::socket::shutdown_send, ignored);
           co_return Status();
@@ -363,6 +436,7 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
       const auto filling = tail.bytes.first(std::min(lacking, tail.bytes.size()));
       output.insert(output.end(), filling.begin(), filling.end());
       tail.bytes = tail.bytes.subspan(filling.size());
+      if (self->bandwidth_) self->bandwidth_->upload.use(output.size() + tail.bytes.size(), steady_clock::now());
       for (std::span<const std::byte> rest : {std::span<const std::byte>(output), tail.bytes}) {
         bool peer_gone = false;
         SPORKLE_CO_RETURN_IF_ERROR(co_await write(self, rest, peer_gone));
@@ -377,15 +451,15 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
   static awaitable<Status> write(Self self, std::span<const std::byte> rest, bool& peer_gone) {
     while (!rest.empty()) {
       size_t count = 0;
-      const TlsStream::Progress progress = self->tls_->write(rest, count);
+      const WireStream::Progress progress = self->wire_->write(rest, count);
       rest = rest.subspan(count);
       self->written_in_turn_ += count;
-      if (progress == TlsStream::Progress::want_read || progress == TlsStream::Progress::want_write) {
+      if (progress == WireStream::Progress::want_read || progress == WireStream::Progress::want_write) {
         SPORKLE_CO_RETURN_IF_ERROR(co_await wait_for(self, progress));
         self->written_in_turn_ = 0;
-      } else if (progress == TlsStream::Progress::failed) {
-        co_return unavailable("the connection to " + self->peer_address_ + " broke: " + self->tls_->error());
-      } else if (progress == TlsStream::Progress::closed) {
+      } else if (progress == WireStream::Progress::failed) {
+        co_return unavailable("the connection to " + self->peer_address_ + " broke: " + self->wire_->error());
+      } else if (progress == WireStream::Progress::closed) {
         peer_gone = true;
         co_return Status();
       } else if (self->written_in_turn_ >= bytes_per_turn) {
@@ -399,8 +473,8 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
 
   // Until the kernel has all that was written.
   static awaitable<Status> flush(Self self) {
-    while (!self->closed_socket_ && self->tls_->flush() == TlsStream::Progress::want_write)
-      SPORKLE_CO_RETURN_IF_ERROR(co_await wait_for(self, TlsStream::Progress::want_write));
+    while (!self->closed_socket_ && self->wire_->flush() == WireStream::Progress::want_write)
+      SPORKLE_CO_RETURN_IF_ERROR(co_await wait_for(self, WireStream::Progress::want_write));
     co_return Status();
   }
 
@@ -515,6 +589,7 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
     closing_ = true;
     session_.send_goodbye(why);
     wake_writer();
+    end_waits();
     arm_watchdog(steady_clock::now() + goodbye_timeout);
   }
 
@@ -528,6 +603,12 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
     wake_writer();
     watchdog_.cancel();
     if (deadline_timer_) deadline_timer_->cancel();
+    end_waits();
+  }
+
+  void end_waits() {
+    if (upload_timer_) upload_timer_->cancel();
+    if (download_timer_) download_timer_->cancel();
   }
 
   void finish() {
@@ -539,13 +620,13 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
     for (const auto& [call_id, stream] : std::exchange(streams_, {})) stream->on_over(why_);
     const ConnectionEvents events = std::exchange(events_, {});
     if (events.on_closed) events.on_closed(shared_from_this(), why_, opened_);
-    if (side_ == TlsStream::Side::server) --io_->accepted_connections;
+    if (side_ == WireStream::Side::server) --io_->accepted_connections;
   }
 
   const std::shared_ptr<Reactor::Io> io_;  // first: it must outlive the socket
   tcp::socket socket_;
   const std::shared_ptr<const TlsContext> tls_context_;
-  const TlsStream::Side side_;
+  const WireStream::Side side_;
   const ConnectionOptions options_;
   ConnectionEvents events_;
   std::optional<NodeId> expected_;
@@ -571,8 +652,14 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
   bool closed_socket_ = false;  // the end, all that is left is to leave the coroutines
   Status why_;
 
-  mutable std::mutex mutex_;  // of tls_'s creation and closed_
-  std::optional<TlsStream> tls_;
+  bool encrypted_ = true;
+  bool resumed_ = false;
+  std::shared_ptr<PeerBandwidth> bandwidth_;
+  std::optional<asio::steady_timer> upload_timer_;
+  std::optional<asio::steady_timer> download_timer_;
+
+  mutable std::mutex mutex_;  // of wire_'s creation and closed_
+  std::unique_ptr<WireStream> wire_;
   bool closed_ = false;
 };
 
@@ -609,7 +696,7 @@ awaitable<void> accept_loop(std::shared_ptr<Reactor::Io> io, std::shared_ptr<con
     backoff = first_accept_backoff;
     ++io->accepted_connections;
     const auto connection = std::make_shared<AsioConnection>(
-        io, std::move(socket), context->tls, TlsStream::Side::server, context->options, context->events);
+        io, std::move(socket), context->tls, WireStream::Side::server, context->options, context->events);
     context->on_accept(connection);
     connection->start_server();
   }
@@ -708,7 +795,7 @@ std::shared_ptr<Connection> Reactor::connect(const Address& address, const NodeI
                                              ConnectionEvents events) {
   const auto connection =
       std::make_shared<AsioConnection>(io_, tcp::socket(asio::make_strand(io_->context)), std::move(tls),
-                                       TlsStream::Side::client, options, std::move(events));
+                                       WireStream::Side::client, options, std::move(events));
   connection->start_client(address, expected);
   return connection;
 }

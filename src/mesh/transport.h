@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "mesh/bandwidth.h"
 #include "mesh/message.h"
 #include "mesh/node_id.h"
 #include "mesh/run_link.h"
@@ -26,6 +27,12 @@ struct ConnectionOptions {
   std::chrono::milliseconds keep_alive_interval{10'000};
   std::chrono::milliseconds keep_alive_timeout{30'000};
   Session::Options session;
+  // Without encryption: a client asks for it, a server allows it to those that ask.
+  bool plaintext = false;
+  // Of a client: to resume TLS sessions from; may be null.
+  std::shared_ptr<TlsSessionCache> sessions;
+  // The limits of a peer, asked once its key is known; may be empty.
+  std::function<std::shared_ptr<PeerBandwidth>(const NodeId&)> bandwidth;
 };
 
 // All methods are thread-safe and return at once; once the connection has closed they do nothing.
@@ -49,6 +56,8 @@ class Connection {
   // Valid from on_open on.
   virtual const NodeId& peer_id() const = 0;
   virtual const std::string& peer_address() const = 0;  // "host:port"
+  virtual bool encrypted() const = 0;
+  virtual bool resumed() const = 0;  // its TLS session went on from an earlier one
 };
 
 // Called on the reactor's threads, those of one connection one after another.
