@@ -103,6 +103,9 @@ Status start_run(const StartOptions& o) {
   options.name = o.name.empty() ? fs::path(run.manifest.name).stem().string() : o.name;
   options.server.software = "sporkle " + std::string(version());
   options.server.plaintext = o.plaintext;
+  if (o.plaintext)
+    log(LogLevel::warning, "run",
+        "--plaintext: what is exchanged with nodes that ask for it can be read and changed on the way");
   options.server.upload_limit_bytes_per_s = bytes_per_second(o.upload_mbit);
   options.server.download_limit_bytes_per_s = bytes_per_second(o.download_mbit);
   options.evaluate_every_rounds = static_cast<uint64_t>(o.evaluate_every);

@@ -21,8 +21,9 @@ constexpr unsigned most_chunks_between_trials = 255;
 // So many frames of small messages go ahead of large ones before one of those has a turn: none starves.
 constexpr unsigned small_frames_in_a_row = 16;
 // Memory reserved for an arriving payload: this much at first, later this many times what has really arrived.
-constexpr size_t first_reserve_bytes = size_t{1} << 20;
-constexpr size_t reserve_factor = 8;
+// What is reserved and not yet written to is address space, not memory; every further step would copy what is here.
+constexpr size_t first_reserve_bytes = size_t{4} << 20;
+constexpr size_t reserve_factor = 64;
 
 template <typename T>
 std::string serialize(const T& message) {
