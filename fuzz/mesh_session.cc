@@ -13,8 +13,8 @@ namespace {
 using namespace sporkle::mesh;
 
 // A protobuf Hello of this version, with a window of 100 bytes, so that most inputs get further than the first frame.
-constexpr std::byte hello[] = {std::byte{8},  std::byte{protocol_major}, std::byte{16},
-                               std::byte{protocol_minor}, std::byte{40}, std::byte{100}};
+constexpr std::byte hello[] = {
+    std::byte{8}, std::byte{protocol_major}, std::byte{16}, std::byte{protocol_minor}, std::byte{40}, std::byte{100}};
 
 void talk(Session::Side side, std::span<const std::byte> script) {
   Limits limits;

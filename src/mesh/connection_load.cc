@@ -71,7 +71,8 @@ class LoadClient {
     address.sin_family = AF_INET;
     address.sin_port = htons(port);
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (socket_ < 0 || ::connect(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) return false;
+    if (socket_ < 0 || ::connect(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+      return false;
     tls_ = std::make_unique<TlsStream>(context, socket_, WireStream::Side::client);
     if (tls_->handshake() != WireStream::Progress::done) return false;
     wire::Hello hello;

@@ -16,8 +16,8 @@ struct ConnectionLoad {
 };
 
 // Opens `count` mutual-TLS connections over loopback, has every one make a call (batches of 250 at once), and measures.
-// Forks, so it must be called while this process has one thread. unavailable when the limit of open descriptors, which it
-// raises as far as it may, does not allow so many.
+// Forks, so it must be called while this process has one thread. unavailable when the limit of open descriptors, which
+// it raises as far as it may, does not allow so many.
 Result<ConnectionLoad> measure_connections(size_t count);
 
 }  // namespace sporkle::mesh
