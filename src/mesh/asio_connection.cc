@@ -42,6 +42,7 @@ void AsioConnection::open_stream(uint64_t call_id, std::string method, std::stri
     const Status status = self.session_.open_stream(call_id, method, std::move(body), timeout_ms);
     if (!status.ok()) return stream->on_over(status);
     self.streams_[call_id] = stream;
+    if (timeout_ms > 0) self.expire_later(call_id, timeout_ms, stream->cancellation);
   });
   if (!posted) stream->on_over(unavailable("the connection is closed"));
 }
@@ -230,7 +231,7 @@ void AsioConnection::deliver(Session::Event& event) {
     return;
   }
   if (event.kind == Kind::request || event.kind == Kind::stream_opened) {
-    if (event.timeout_ms > 0) expire_later(event);
+    if (event.timeout_ms > 0) expire_later(event.call_id, event.timeout_ms, event.cancellation);
   }
   if (event.kind == Kind::request || event.kind == Kind::response) {
     if (events_.on_message) events_.on_message(shared_from_this(), std::move(event), nullptr);
@@ -255,14 +256,24 @@ void AsioConnection::deliver(Session::Event& event) {
   stream->on_over(std::move(event.result));
 }
 
-void AsioConnection::expire_later(Session::Event& event) {
-  const auto when = steady_clock::now() + milliseconds(event.timeout_ms);
+void AsioConnection::expire_later(uint64_t call_id, uint64_t timeout_ms, std::shared_ptr<Cancellation> cancellation) {
+  const auto when = steady_clock::now() + milliseconds(std::min(timeout_ms, longest_timeout_ms));
   // Calls that were answered in time leave their entries; those are dropped when they are the most.
   if (deadlines_.size() >= 2 * session_.calls_in_flight() + spare_deadlines)
     std::erase_if(deadlines_, [](const auto& entry) { return entry.second.cancellation->requested(); });
   const bool first = deadlines_.empty() || when < deadlines_.begin()->first;
-  deadlines_.emplace(when, Deadline{event.call_id, event.cancellation});
+  deadlines_.emplace(when, Deadline{call_id, std::move(cancellation)});
   if (first) arm_deadline();
+}
+
+void AsioConnection::expire(uint64_t call_id) {
+  if (side_ == WireStream::Side::server) return session_.expire(call_id);
+  session_.cancel(call_id);
+  const auto it = streams_.find(call_id);
+  if (it == streams_.end()) return;
+  const std::shared_ptr<StreamState> stream = std::move(it->second);
+  streams_.erase(it);
+  stream->on_over(Status(Code::deadline_exceeded, "the stream's time ran out"));
 }
 
 void AsioConnection::arm_deadline() {
@@ -276,7 +287,7 @@ void AsioConnection::arm_deadline() {
     while (!self->deadlines_.empty() && self->deadlines_.begin()->first <= now) {
       const Deadline due = std::move(self->deadlines_.begin()->second);
       self->deadlines_.erase(self->deadlines_.begin());
-      if (!due.cancellation->requested()) self->session_.expire(due.call_id);
+      if (!due.cancellation->requested()) self->expire(due.call_id);
     }
     self->wake_writer();
     self->arm_deadline();

@@ -143,8 +143,9 @@ class AsioConnection : public Connection, public std::enable_shared_from_this<As
   void deliver_events();
   void deliver(Session::Event& event);
 
-  // The server's side of deadlines.
-  void expire_later(Session::Event& event);
+  // Deadlines: of all calls at the server, of streams at the client (call() keeps its own).
+  void expire_later(uint64_t call_id, uint64_t timeout_ms, std::shared_ptr<Cancellation> cancellation);
+  void expire(uint64_t call_id);
   void arm_deadline();
 
   void arm_watchdog(steady_clock::time_point when);

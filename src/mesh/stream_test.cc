@@ -382,6 +382,30 @@ TEST(Stream, CancellationAndDeadlinesReachTheServer) {
   EXPECT_TRUE(at_server.ended());
 }
 
+TEST(Stream, ItsDeadlineHoldsAgainstASilentServer) {
+  RawListener listener;
+  const Identity identity = *Identity::generate();
+  std::promise<void> done;
+  std::thread silent([&, until = done.get_future()] {
+    RawPeer peer(listener.accept(), identity, WireStream::Side::server);
+    peer.send_hello();
+    until.wait();
+  });
+  {
+    const RunLink link{identity.id(), {{"127.0.0.1", listener.port()}}, {}};
+    const auto client = *Client::connect(link, *Identity::generate());
+    auto stream = *client->open_stream("m", "", 100ms);
+    const auto start = std::chrono::steady_clock::now();
+    EXPECT_EQ(stream.result(10s).status().code(), Code::deadline_exceeded);
+    EXPECT_GE(std::chrono::steady_clock::now() - start, 90ms);
+    EXPECT_LE(std::chrono::steady_clock::now() - start, 5s);
+    EXPECT_EQ(stream.write(Bytes(1), 1s).code(), Code::deadline_exceeded);
+    EXPECT_TRUE(stream.ended());
+  }
+  done.set_value();
+  silent.join();
+}
+
 TEST(Stream, DeadlinesOfCallsReachTheHandler) {
   std::promise<Responder> held;
   std::promise<void> abandoned;
