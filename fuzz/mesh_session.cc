@@ -12,24 +12,32 @@ namespace {
 
 using namespace sporkle::mesh;
 
-// A protobuf Hello of this version, so that most inputs get further than the first frame.
-constexpr std::byte hello[] = {std::byte{8}, std::byte{protocol_major}};
+// A protobuf Hello of this version, with a window of 100 bytes, so that most inputs get further than the first frame.
+constexpr std::byte hello[] = {
+    std::byte{8}, std::byte{protocol_major}, std::byte{16}, std::byte{protocol_minor}, std::byte{40}, std::byte{100}};
 
 void talk(Session::Side side, std::span<const std::byte> script) {
   Limits limits;
   limits.max_payload_bytes = 1 << 16;
   limits.max_arriving_bytes = 1 << 17;
   limits.max_calls_in_flight = 8;
-  Session session(side, {"fuzzed", "peer", limits});
+  limits.stream_window_bytes = 1000;
+  Session session(side, {"fuzzed", "peer", limits, false});
   std::vector<std::byte> wire;
   encode_frame({FrameKind::hello, protocol_major, 0, hello}, false, wire);
   if (!session.receive(wire).ok()) std::abort();
   if (side == Session::Side::client)
     for (uint64_t call = 0; call < 8; ++call)
       session.send_request(call, "method", {"body", std::vector<std::byte>(call * 20'000)});
+  if (side == Session::Side::client)
+    for (uint64_t call = 3; call < 6; ++call) {
+      session.cancel(call);
+      if (!session.open_stream(call, "stream", "body").ok()) std::abort();
+      session.stream_write(call, SharedBytes(std::vector<std::byte>(300)));
+    }
   sporkle::Status status;
   while (script.size() >= 3 && status.ok()) {
-    const auto kind = static_cast<FrameKind>(std::to_integer<uint8_t>(script[0]) % 10);
+    const auto kind = static_cast<FrameKind>(std::to_integer<uint8_t>(script[0]) % 12);
     const uint64_t call_id = std::to_integer<uint64_t>(script[1]) % 8;
     const size_t length = std::min(script.size() - 3, std::to_integer<size_t>(script[2]));
     wire.clear();
@@ -41,10 +49,19 @@ void talk(Session::Side side, std::span<const std::byte> script) {
       // Some requests are answered, with what they brought; some stay open.
       if (event.kind == Session::Event::Kind::request && call_id % 2 == 0)
         session.send_response(event.call_id, std::move(event.message));
+      // Of streams some are read, some written to, some ended.
+      if (event.kind == Session::Event::Kind::stream_data && call_id % 3 != 0)
+        session.stream_consumed(event.call_id, event.message.payload.size());
+      if (event.kind == Session::Event::Kind::stream_opened && call_id % 2 == 0)
+        session.stream_write(event.call_id, SharedBytes(std::vector<std::byte>(length * 10)));
+      if (event.kind == Session::Event::Kind::stream_end && call_id % 4 == 0)
+        session.send_response(event.call_id, Message{"over", {}});
     }
     wire.clear();
     if (length % 3 == 0) session.next_output(wire);
     if (side == Session::Side::client && length % 5 == 0) session.cancel(call_id);
+    if (side == Session::Side::client && length % 7 == 0) session.stream_finish(call_id);
+    if (side == Session::Side::server && length % 7 == 0) session.expire(call_id);
   }
   if (!status.ok()) session.send_goodbye(status);
   wire.clear();

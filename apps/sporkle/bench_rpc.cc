@@ -27,7 +27,6 @@ using std::chrono::steady_clock;
 
 constexpr size_t kStreamBytes = size_t{256} << 20;
 constexpr size_t kStreamMessage = size_t{1} << 20;
-constexpr int kStreamsOpen = 4;
 constexpr int kInFlight = 16;
 constexpr int kRun_ms = 300;
 constexpr int kConnects = 5;  // in a round
@@ -99,7 +98,8 @@ class Ours {
       if (method == "sum") return respond(mesh::Message{std::to_string(mesh::crc32c(request.payload)), {}});
       respond(mesh::Message{std::to_string(request.payload.size()), {}});
     };
-    SPORKLE_ASSIGN_OR_RETURN(ours->server_, mesh::Server::start(server_key, options, {handler, nullptr, nullptr}));
+    mesh::ServerCallbacks callbacks{handler, nullptr, nullptr, count_stream};
+    SPORKLE_ASSIGN_OR_RETURN(ours->server_, mesh::Server::start(server_key, options, std::move(callbacks)));
     ours->link_.coordinator = server_key.id();
     ours->link_.addresses = {{"127.0.0.1", ours->server_->port()}};
     SPORKLE_ASSIGN_OR_RETURN(ours->client_, mesh::Client::connect(ours->link_, client_key));
@@ -114,39 +114,30 @@ class Ours {
     return ours;
   }
 
+  // Answers with the number of bytes that came.
+  static void count_stream(const mesh::Peer&, std::string_view, const std::string&, mesh::ServerStream stream) {
+    auto shared = std::make_shared<mesh::ServerStream>(std::move(stream));
+    shared->read_with([shared, total = size_t{0}](const std::vector<std::byte>& bytes) mutable {
+      total += bytes.size();
+      if (bytes.empty()) shared->respond(std::to_string(total));
+    });
+  }
+
   Result<Calls> calls(int in_flight) { return CallRun(*client_, in_flight).run(); }
 
-  // As gRPC's side does: messages of 1 MiB, the next one while others are under way. Each owns its bytes, so the time
-  // includes a copy of all.
+  // As gRPC's side does: one stream of pieces of 1 MiB, from memory that stays, counted where they arrive.
   Result<double> stream_s() {
-    struct Run {
-      std::recursive_mutex mutex;  // a call that cannot start ends inside of start_call
-      Status failure;
-      size_t left = kStreamBytes / kStreamMessage;
-      int open = kStreamsOpen;
-      std::promise<void> over;
-    } run;
     const auto start = steady_clock::now();
-    std::function<void()> next = [&] {
-      const std::span<const std::byte> part(noise_.data() + (run.left - 1) * kStreamMessage, kStreamMessage);
-      --run.left;
-      client_->start_call("sink", {"", {part.begin(), part.end()}}, [&](const Result<mesh::Message>& answer) {
-        const std::lock_guard lock(run.mutex);
-        if (!answer.ok()) run.failure = answer.status();
-        if (answer.ok() && answer->body != std::to_string(kStreamMessage))
-          run.failure = internal_error("not all streamed bytes arrived");
-        if (run.failure.ok() && run.left > 0) return next();
-        if (--run.open == 0) run.over.set_value();
-      });
-    };
-    {
-      const std::lock_guard lock(run.mutex);  // answers wait until all have started
-      for (int i = 0; i < kStreamsOpen; ++i) next();
+    SPORKLE_ASSIGN_OR_RETURN(mesh::ClientStream stream, client_->open_stream("sink", "", kTimeout));
+    for (size_t at = 0; at < kStreamBytes; at += kStreamMessage) {
+      const std::span<const std::byte> piece(noise_.data() + at, kStreamMessage);
+      SPORKLE_RETURN_IF_ERROR(stream.write(mesh::SharedBytes(nullptr, piece), kTimeout));
     }
-    run.over.get_future().wait();
-    const std::lock_guard lock(run.mutex);  // as in CallRun
-    if (!run.failure.ok()) return run.failure;
-    return seconds_since(start);
+    stream.finish_writing();
+    SPORKLE_ASSIGN_OR_RETURN(const std::string answer, stream.result(kTimeout));
+    const double seconds = seconds_since(start);
+    if (answer != std::to_string(kStreamBytes)) return internal_error("not all streamed bytes arrived");
+    return seconds;
   }
 
   // All of it as one message, which the receiver holds whole.

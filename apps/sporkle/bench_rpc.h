@@ -19,8 +19,8 @@ struct RpcBenchOptions {
 
 // Client and server of both are in one process each and talk over loopback under mutual TLS 1.3. Records: "calls" (a
 // second, 64 bytes each way, 16 in flight), "p50" and "p99" (us, one call in flight), "stream" (GB/s, 256 MiB that do
-// not compress, to the server, in messages of 1 MiB), "message" (GB/s, the same as one message, beside gRPC's stream)
-// and "connect" (ms, median, until the first answer). Every answer is checked.
+// not compress, to the server, on a stream, written in pieces of 1 MiB), "message" (GB/s, the same as one message,
+// beside gRPC's stream) and "connect" (ms, median, until the first answer). Every answer is checked.
 Result<std::vector<bench::Record>> bench_rpc(const RpcBenchOptions& options);
 
 }  // namespace sporkle::app

@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 
+#include "apps/sporkle/bench_connections.h"
 #include "apps/sporkle/bench_join.h"
 #include "apps/sporkle/bench_rpc.h"
 #include "apps/sporkle/cli.h"
@@ -201,6 +202,18 @@ Status bench_rpc_alone(const BenchCommand& command) {
   return saved;
 }
 
+Status bench_connections_alone(const BenchCommand& command) {
+  Output output(command);
+  SPORKLE_ASSIGN_OR_RETURN(const std::vector<Record> records, bench_connections(command.count));
+  for (const Record& record : records) output.add(record);
+  if (!command.save) return {};
+  SPORKLE_ASSIGN_OR_RETURN(const int threads, hal::thread_count(0));
+  SPORKLE_ASSIGN_OR_RETURN(const double noise, bench::noise_of_device(command.device, threads));
+  const Status saved = output.save(noise);
+  output.say_where();
+  return saved;
+}
+
 Status bench_join_alone(const BenchCommand& command) {
   Output output(command);
   const Status measured = measure_join(command, output);
@@ -282,6 +295,14 @@ void register_bench(Cli& cli) {
   add_output_options(join, join_options.get());
   join.example("bench join", "Starts a coordinator here and joins it twenty times, one process each.");
   join.action([join_options] { return bench_join_alone(*join_options); });
+
+  auto connections_options = std::make_shared<BenchCommand>();
+  connections_options->count = 15000;
+  Command connections = bench.command("connections", "What many live connections cost a coordinator's process");
+  connections.option("--count", &connections_options->count, "How many connections").range(1, 1000000);
+  add_output_options(connections, connections_options.get());
+  connections.example("bench connections --count 1000", "Over loopback under mutual TLS, from one other process.");
+  connections.action([connections_options] { return bench_connections_alone(*connections_options); });
 
   auto rpc_options = std::make_shared<BenchCommand>();
   Command rpc = bench.command("rpc", "Calls, latency, streaming and connecting between nodes, beside gRPC");

@@ -4,6 +4,7 @@
 #include <memory>
 #include <thread>
 
+#include "apps/sporkle/bandwidth_options.h"
 #include "apps/sporkle/cli.h"
 #include "apps/sporkle/commands.h"
 #include "apps/sporkle/interrupt.h"
@@ -13,6 +14,7 @@
 #include "apps/sporkle/version.h"
 #include "base/file.h"
 #include "base/json_writer.h"
+#include "base/log.h"
 #include "base/terminal.h"
 #include "mesh/identity.h"
 #include "mesh/lan_scan.h"
@@ -35,6 +37,9 @@ struct JoinOptions {
   std::string device;
   int64_t threads = 0;
   double speed = 1.0;
+  double upload_mbit = 0;
+  double download_mbit = 0;
+  bool plaintext = false;
   bool json = false;
 };
 
@@ -89,6 +94,11 @@ Status join(const JoinOptions& o) {
   connector_options.lan = o.lan;
   connector_options.seeds = o.seeds;
   connector_options.client.software = "sporkle " + std::string(version());
+  connector_options.client.plaintext = o.plaintext;
+  connector_options.client.upload_limit_bytes_per_s = bytes_per_second(o.upload_mbit);
+  connector_options.client.download_limit_bytes_per_s = bytes_per_second(o.download_mbit);
+  if (o.plaintext)
+    log(LogLevel::warning, "join", "--plaintext: what this node sends and receives can be read and changed on the way");
   SPORKLE_ASSIGN_OR_RETURN(const std::unique_ptr<RunConnector> connector,
                            RunConnector::create(link, identity, connector_options));
   if (!o.json) std::printf("This node is %s. Joining ...\n", identity.id().short_id().c_str());
@@ -175,6 +185,9 @@ void register_join(Cli& cli) {
   command.option("--name", &o.name, "What others see this node called").value_name("NAME");
   command.option("--speed", &o.speed, "Use only this share of the time, so that the machine stays usable")
       .range(0.01, 1);
+  add_bandwidth_options(command, &o.upload_mbit, &o.download_mbit, "to the coordinator", "from it");
+  command.flag("--plaintext", &o.plaintext,
+               "Connect without encryption; works only where the coordinator was started with --plaintext too");
   command.flag("--json", &o.json, "Print one JSON event a line");
   command.computes();
   command.example("join 'sporkle://...'", "Joins with all cores; Ctrl-C leaves, and nothing is lost.");

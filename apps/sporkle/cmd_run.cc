@@ -3,6 +3,7 @@
 #include <memory>
 #include <thread>
 
+#include "apps/sporkle/bandwidth_options.h"
 #include "apps/sporkle/cli.h"
 #include "apps/sporkle/commands.h"
 #include "apps/sporkle/interrupt.h"
@@ -36,6 +37,9 @@ struct StartOptions {
   int64_t evaluation_windows = 256;
   int64_t checkpoint_every = 10;
   bool no_lan = false;
+  double upload_mbit = 0;
+  double download_mbit = 0;
+  bool plaintext = false;
   bool json = false;
 };
 
@@ -98,6 +102,12 @@ Status start_run(const StartOptions& o) {
   // The data may be named by a path, which is nobody's business.
   options.name = o.name.empty() ? fs::path(run.manifest.name).stem().string() : o.name;
   options.server.software = "sporkle " + std::string(version());
+  options.server.plaintext = o.plaintext;
+  if (o.plaintext)
+    log(LogLevel::warning, "run",
+        "--plaintext: what is exchanged with nodes that ask for it can be read and changed on the way");
+  options.server.upload_limit_bytes_per_s = bytes_per_second(o.upload_mbit);
+  options.server.download_limit_bytes_per_s = bytes_per_second(o.download_mbit);
   options.evaluate_every_rounds = static_cast<uint64_t>(o.evaluate_every);
   options.checkpoint_every_rounds = static_cast<uint64_t>(o.checkpoint_every);
   options.on_event = [&o](const run::Event& event) { say(o.json, describe_event(event), event_json(event)); };
@@ -227,6 +237,10 @@ void register_run(Cli& cli) {
       "--no-lan", &s.no_lan,
       "Do not tell the local network of this run. By default its name and addresses are announced there, so that "
       "`sporkle join --lan` finds it");
+  add_bandwidth_options(start, &s.upload_mbit, &s.download_mbit, "to each node", "from each node");
+  start.flag("--plaintext", &s.plaintext,
+             "Allow connections without encryption to nodes that ask for them with --plaintext; all others stay "
+             "encrypted");
   start.flag("--json", &s.json, "Print one JSON event a line");
   start.computes();
   start.example("run start examples/configs/mesh.toml", "Prints a link for `sporkle join`, then conducts the run.");

@@ -27,12 +27,18 @@ Result<std::optional<mesh::RunRecord>> record_in(const Result<mesh::Message>& an
   return std::optional(std::move(record));
 }
 
+// Each reconnect goes on from the last connection's TLS session.
+RunConnectorOptions with_sessions(RunConnectorOptions options) {
+  if (!options.client.sessions) options.client.sessions = std::make_shared<mesh::TlsSessionCache>();
+  return options;
+}
+
 }  // namespace
 
 RunConnector::RunConnector(mesh::RunLink link, const mesh::Identity& identity, RunConnectorOptions options)
     : link_(std::move(link)),
       identity_(identity),
-      options_(std::move(options)),
+      options_(with_sessions(std::move(options))),
       file_(home_directory() / "known_runs") {}
 
 Result<std::unique_ptr<RunConnector>> RunConnector::create(const mesh::RunLink& link, const mesh::Identity& identity,

@@ -68,7 +68,9 @@ class Fields {
 
 }  // namespace
 
-bool smaller_is_better(std::string_view unit) { return unit == "s" || unit == "ms" || unit == "us" || unit == "ns"; }
+bool smaller_is_better(std::string_view unit) {
+  return unit == "s" || unit == "ms" || unit == "us" || unit == "ns" || unit == "KiB";
+}
 
 std::string to_json(const Record& r) {
   return JsonObject()

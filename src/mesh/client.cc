@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "mesh/printable.h"
+#include "mesh/stream_state.h"
 #include "mesh/tls.h"
 #include "mesh/transport.h"
 
@@ -17,6 +18,11 @@ namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
+
+// As the wire has it, where 0 is none: a call without any time left is over in a moment.
+uint64_t timeout_ms(milliseconds timeout) {
+  return timeout.count() > 0 ? static_cast<uint64_t>(timeout.count()) : timeout.count() < 0 ? 1 : 0;
+}
 
 // One call() that waits; lives on its caller's stack.
 struct PendingCall {
@@ -36,6 +42,7 @@ struct Client::State {
   ClientOptions options;
   std::shared_ptr<Connection> connection;
   std::string server_software;
+  uint32_t minor_version = 0;
   Address server_address;
 
   mutable std::mutex mutex;
@@ -82,15 +89,20 @@ struct Client::State {
 
   // Under the lock, so that the loss of the connection cannot slip in between and miss the call. Moves from `waiter`
   // only when it succeeds.
-  Result<uint64_t> send(std::string_view method, Message request, Waiter&& waiter) {
+  Result<uint64_t> send(std::string_view method, Message request, Waiter&& waiter, uint64_t timeout_ms) {
+    SPORKLE_RETURN_IF_ERROR(may_call(method));
+    const uint64_t call_id = ++last_call_id;
+    pending.emplace(call_id, std::move(waiter));
+    connection->send_request(call_id, std::string(method), std::move(request), timeout_ms);
+    return call_id;
+  }
+
+  Status may_call(std::string_view method) const {
     if (closed) return *closed;
     if (pending.size() >= options.limits.max_calls_in_flight)
       return unavailable("cannot call '" + printable(method, max_method_bytes) +
                          "': " + std::to_string(pending.size()) + " calls are in flight already");
-    const uint64_t call_id = ++last_call_id;
-    pending.emplace(call_id, std::move(waiter));
-    connection->send_request(call_id, std::string(method), std::move(request));
-    return call_id;
+    return {};
   }
 };
 
@@ -108,7 +120,8 @@ struct Race {
   std::vector<Attempt> attempts;  // of the addresses so far, in their order
   std::optional<size_t> winner;
   std::string software;  // of the winner
-  bool over = false;     // nobody may win any more
+  uint32_t minor_version = 0;
+  bool over = false;  // nobody may win any more
 
   size_t failures() const {
     return static_cast<size_t>(std::ranges::count_if(attempts, [](const Attempt& a) { return a.failure.has_value(); }));
@@ -138,11 +151,11 @@ ConnectionEvents race_events(const std::shared_ptr<Race>& race, size_t index, St
     if (race->over || race->winner) return connection->close(Status());
     race->winner = index;
     race->software = hello.software;
+    race->minor_version = hello.minor_version;
     race->changed.notify_one();
   };
-  events.on_message = [state](const std::shared_ptr<Connection>&, Session::Event event) {
-    state->on_response(std::move(event));
-  };
+  events.on_message = [state](const std::shared_ptr<Connection>&, Session::Event event,
+                              const std::shared_ptr<StreamState>&) { state->on_response(std::move(event)); };
   events.on_closed = [race, index, state](const std::shared_ptr<Connection>&, const Status& why, bool) {
     {
       const std::lock_guard lock(race->mutex);
@@ -171,6 +184,9 @@ Result<std::unique_ptr<Client>> Client::connect(const RunLink& link, const Ident
   SPORKLE_ASSIGN_OR_RETURN(state->reactor, Reactor::create(1));
   State* const raw = state.get();  // outlives the reactor's threads, which are all that use it
 
+  std::shared_ptr<PeerBandwidth> bandwidth;
+  if (options.upload_limit_bytes_per_s > 0 || options.download_limit_bytes_per_s > 0)
+    bandwidth = std::make_shared<PeerBandwidth>(options.upload_limit_bytes_per_s, options.download_limit_bytes_per_s);
   const size_t count = link.addresses.size();
   const auto deadline = steady_clock::now() + options.connect_timeout;
   // However many addresses there are, the last one gets most of the time.
@@ -187,10 +203,14 @@ Result<std::unique_ptr<Client>> Client::connect(const RunLink& link, const Ident
     if (left.count() <= 0 && started > 0) break;
     race->attempts.emplace_back();
     lock.unlock();
-    const ConnectionOptions connection_options{left,
-                                               options.keep_alive_interval,
-                                               options.keep_alive_timeout,
-                                               {options.software, options.role, options.limits}};
+    ConnectionOptions connection_options;
+    connection_options.handshake_timeout = left;
+    connection_options.keep_alive_interval = options.keep_alive_interval;
+    connection_options.keep_alive_timeout = options.keep_alive_timeout;
+    connection_options.session = {options.software, options.role, options.limits, false};
+    connection_options.plaintext = options.plaintext;
+    connection_options.sessions = options.sessions;
+    if (bandwidth) connection_options.bandwidth = [bandwidth](const NodeId&) { return bandwidth; };
     auto connection = state->reactor->connect(link.addresses[started], link.coordinator, tls, connection_options,
                                               race_events(race, started, raw));
     lock.lock();
@@ -204,6 +224,7 @@ Result<std::unique_ptr<Client>> Client::connect(const RunLink& link, const Ident
   if (race->winner) {
     state->connection = std::move(race->attempts[*race->winner].connection);
     state->server_software = race->software;
+    state->minor_version = race->minor_version;
     state->server_address = link.addresses[*race->winner];
     race->attempts.clear();
     return std::unique_ptr<Client>(new Client(std::move(state)));
@@ -233,7 +254,8 @@ Result<Message> Client::call(std::string_view method, Message request, milliseco
   SPORKLE_RETURN_IF_ERROR(Session::check_request(method, request, state_->options.limits));
   PendingCall call;
   std::unique_lock lock(state_->mutex);
-  SPORKLE_ASSIGN_OR_RETURN(const uint64_t call_id, state_->send(method, std::move(request), {&call, nullptr}));
+  SPORKLE_ASSIGN_OR_RETURN(const uint64_t call_id,
+                           state_->send(method, std::move(request), {&call, nullptr}, timeout_ms(timeout)));
   call.done.wait_until(lock, deadline, [&] { return call.result.has_value(); });
   if (call.result) return *std::move(call.result);
   state_->pending.erase(call_id);
@@ -248,12 +270,28 @@ uint64_t Client::start_call(std::string_view method, Message request, OnDone on_
   Waiter waiter{nullptr, std::move(on_done)};
   if (failure.ok()) {
     const std::lock_guard lock(state_->mutex);
-    const Result<uint64_t> call_id = state_->send(method, std::move(request), std::move(waiter));
+    const Result<uint64_t> call_id = state_->send(method, std::move(request), std::move(waiter), 0);
     if (call_id.ok()) return *call_id;
     failure = call_id.status();
   }
   waiter.on_done(failure);
   return 0;
+}
+
+Result<ClientStream> Client::open_stream(std::string_view method, std::string body, milliseconds timeout) {
+  SPORKLE_RETURN_IF_ERROR(Session::check_request(method, {body, {}}, state_->options.limits));
+  if (state_->minor_version < first_minor_with_streams)
+    return unsupported("the peer at " + state_->server_address.to_string() + " speaks protocol version " +
+                       std::to_string(protocol_major) + "." + std::to_string(state_->minor_version) +
+                       ", which has no streams; update it");
+  auto stream = std::make_shared<StreamState>();
+  stream->connection = state_->connection;
+  stream->most_queued_bytes = state_->options.limits.stream_window_bytes;
+  const std::lock_guard lock(state_->mutex);
+  SPORKLE_RETURN_IF_ERROR(state_->may_call(method));
+  stream->call_id = ++state_->last_call_id;
+  state_->connection->open_stream(stream->call_id, std::string(method), std::move(body), timeout_ms(timeout), stream);
+  return ClientStream(std::move(stream));
 }
 
 void Client::cancel_call(uint64_t call_id) {
@@ -281,6 +319,9 @@ bool Client::connected() const {
   return !state_->closed;
 }
 
+bool Client::encrypted() const { return state_->connection->encrypted(); }
+bool Client::resumed() const { return state_->connection->resumed(); }
+uint32_t Client::protocol_minor_version() const { return state_->minor_version; }
 const std::string& Client::server_software() const { return state_->server_software; }
 const Address& Client::server_address() const { return state_->server_address; }
 

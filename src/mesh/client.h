@@ -17,6 +17,8 @@
 #include "mesh/identity.h"
 #include "mesh/message.h"
 #include "mesh/run_link.h"
+#include "mesh/stream.h"
+#include "mesh/tls_session_cache.h"
 
 namespace sporkle::mesh {
 
@@ -30,6 +32,14 @@ struct ClientOptions {
   std::string software = "sporkle";  // name and version of the program, told to the server
   std::string role = "worker";       // what this peer is for, told to the server
   Limits limits;
+  // Asks for a connection without encryption, which only a server that allows it gives; there is no falling back either
+  // way.
+  bool plaintext = false;
+  // Where TLS sessions are kept to be resumed by the next connection; may be null.
+  std::shared_ptr<TlsSessionCache> sessions;
+  // Bytes a second; 0: no limit.
+  uint64_t upload_limit_bytes_per_s = 0;
+  uint64_t download_limit_bytes_per_s = 0;
 };
 
 class Client : public Channel {
@@ -52,11 +62,21 @@ class Client : public Channel {
   // number, 0 when it has ended already.
   using OnDone = std::function<void(Result<Message>)>;
   uint64_t start_call(std::string_view method, Message request, OnDone on_done);
+  // Opens a stream (stream.h) to the server's handler of this method; `body` goes with the opening. It ends after
+  // `timeout` at the latest; 0: never. Does not wait for the server. Errors: unsupported when the server's version of
+  // the protocol has no streams, else as start_call.
+  Result<ClientStream> open_stream(std::string_view method, std::string body, std::chrono::milliseconds timeout);
+
   // Gives up a started call, whose `on_done` then gets `cancelled` on this thread; nothing when it has ended already.
   void cancel_call(uint64_t call_id);
 
   // False from the moment that the loss of the connection is known.
   bool connected() const;
+  bool encrypted() const;
+  // Whether the TLS session went on from an earlier connection's.
+  bool resumed() const;
+  // The protocol's minor version that both sides speak.
+  uint32_t protocol_minor_version() const;
   // What the server said of itself.
   const std::string& server_software() const;
   // The address of the link that answered.

@@ -70,7 +70,7 @@ TEST(Fault, AClientOfAnotherVersionIsToldBothVersions) {
   peer.send_hello(protocol_major + 1);
   const std::string reason = peer.receive_goodbye();
   EXPECT_NE(reason.find("speaks protocol version 2.3"), std::string::npos) << reason;
-  EXPECT_NE(reason.find("speaks 1.0"), std::string::npos) << reason;
+  EXPECT_NE(reason.find("speaks 1.1"), std::string::npos) << reason;
   EXPECT_TRUE(peer.socket().ends());
   server.expect_still_serving();
 }
@@ -87,7 +87,7 @@ TEST(Fault, AServerOfAnotherVersionIsRefusedWithBothVersions) {
   server.join();
   EXPECT_EQ(status.code(), Code::unsupported);
   EXPECT_NE(status.message().find("2.3"), std::string::npos) << status.message();
-  EXPECT_NE(status.message().find("1.0"), std::string::npos) << status.message();
+  EXPECT_NE(status.message().find("1.1"), std::string::npos) << status.message();
 }
 
 TEST(Fault, RandomBytesToThePortLeaveItServing) {

@@ -62,7 +62,7 @@ TEST(Crc32c, KnownAnswers) {
 }
 
 TEST(Frame, RoundTripsEveryKindWithAndWithoutCompression) {
-  for (int kind = 1; kind <= 8; ++kind) {
+  for (int kind = 1; kind <= 10; ++kind) {
     for (const Bytes& data : {Bytes(), Bytes(1), random_bytes(1000), Bytes(10'000, std::byte{3})}) {
       for (const bool compress : {false, true}) {
         const Bytes bytes = encode(static_cast<FrameKind>(kind), data, compress);
@@ -164,9 +164,31 @@ TEST(Frame, ZstdBombsAreErrors) {
 
 TEST(Frame, ContradictingHeadersAreErrors) {
   EXPECT_EQ(decode_code(forge(FrameKind::chunk, 0, 5, Bytes(6))), Code::corrupt_data);
-  EXPECT_EQ(decode_code(forge(FrameKind::chunk, 2, 6, Bytes(6))), Code::corrupt_data) << "unknown flag";
+  EXPECT_EQ(decode_code(forge(FrameKind::chunk, 4, 6, Bytes(6))), Code::corrupt_data) << "unknown flag";
   EXPECT_EQ(decode_code(forge(static_cast<FrameKind>(0), 0, 0, {})), Code::corrupt_data);
-  EXPECT_EQ(decode_code(forge(static_cast<FrameKind>(9), 0, 0, {})), Code::corrupt_data);
+  EXPECT_EQ(decode_code(forge(static_cast<FrameKind>(11), 0, 0, {})), Code::corrupt_data);
+}
+
+TEST(Frame, ChunksMayGoWithoutTheirChecksum) {
+  const Bytes data = random_bytes(1000);
+  Bytes bytes;
+  encode_frame_header({FrameKind::chunk, protocol_major, 42, data}, false, bytes);
+  EXPECT_EQ(bytes.size(), frame_header_bytes);
+  bytes.insert(bytes.end(), data.begin(), data.end());
+  FrameDecoder decoder;
+  Frame frame;
+  ASSERT_TRUE(*decode(bytes, frame, decoder));
+  EXPECT_EQ(Bytes(frame.data.begin(), frame.data.end()), data);
+  bytes.clear();
+  encode_frame_header({FrameKind::chunk, protocol_major, 42, data}, true, bytes);
+  bytes.insert(bytes.end(), data.begin(), data.end());
+  EXPECT_EQ(bytes, encode(FrameKind::chunk, data)) << "with it, both ways of encoding are one";
+  // Only chunks, only uncompressed, and then the field is 0.
+  bytes.clear();
+  encode_frame_header({FrameKind::request, protocol_major, 42, {}}, false, bytes);
+  EXPECT_EQ(decode_code(bytes), Code::corrupt_data);
+  EXPECT_EQ(decode_code(forge(FrameKind::chunk, 2, 6, Bytes(6, std::byte{1}))), Code::corrupt_data);
+  EXPECT_EQ(decode_code(forge(FrameKind::chunk, 3, 6, Bytes(5))), Code::corrupt_data);
 }
 
 TEST(Frame, OfAnotherVersionOnlyHelloAndGoodbyeAreRead) {

@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "base/log.h"
+#include "mesh/printable.h"
 #include "mesh/tls.h"
+#include "mesh/token_bucket.h"
 #include "mesh/transport.h"
 
 namespace sporkle::mesh {
@@ -22,16 +24,22 @@ void add(Traffic& sum, const Traffic& traffic) {
 
 }  // namespace
 
-Responder::Responder(Answer answer, Abandoned abandoned)
-    : answer_(std::move(answer)), abandoned_(std::move(abandoned)) {}
+Responder::Responder(Answer answer, std::shared_ptr<Cancellation> cancellation,
+                     std::optional<std::chrono::milliseconds> timeout)
+    : answer_(std::move(answer)), cancellation_(std::move(cancellation)) {
+  if (timeout) deadline_ = std::chrono::steady_clock::now() + *timeout;
+}
 
 // A moved-from std::function is unspecified; ours must be empty, or the call would be answered twice.
 Responder::Responder(Responder&& other) noexcept
-    : answer_(std::exchange(other.answer_, nullptr)), abandoned_(std::exchange(other.abandoned_, nullptr)) {}
+    : answer_(std::exchange(other.answer_, nullptr)),
+      cancellation_(std::exchange(other.cancellation_, nullptr)),
+      deadline_(other.deadline_) {}
 
 Responder& Responder::operator=(Responder&& other) noexcept {
   std::swap(answer_, other.answer_);
-  std::swap(abandoned_, other.abandoned_);
+  std::swap(cancellation_, other.cancellation_);
+  std::swap(deadline_, other.deadline_);
   return *this;
 }
 
@@ -43,7 +51,11 @@ void Responder::operator()(Result<Message> response) {
   if (const Answer answer = std::exchange(answer_, nullptr)) answer(std::move(response));
 }
 
-bool Responder::abandoned() const { return abandoned_ && abandoned_(); }
+bool Responder::abandoned() const { return cancellation_ && cancellation_->requested(); }
+
+void Responder::on_abandoned(std::function<void()> action) {
+  if (cancellation_) cancellation_->on_request(std::move(action));
+}
 
 struct Server::State {
   struct Entry {
@@ -57,12 +69,25 @@ struct Server::State {
   mutable std::mutex mutex;
   std::unordered_map<const Connection*, Entry> connections;
   std::unordered_map<NodeId, Traffic> past;  // of closed connections
+  std::unordered_map<NodeId, std::weak_ptr<PeerBandwidth>> bandwidths;
   Traffic total_past;
   uint64_t last_connection_id = 0;
+  TokenBucket complaints{0.2, 3};
   bool stopping = false;
 
   std::mutex stop_mutex;  // held while `reactor` is being joined
   std::unique_ptr<Reactor> reactor;
+
+  // One for all connections of a node; gone with the last of them.
+  std::shared_ptr<PeerBandwidth> bandwidth_of(const NodeId& node, uint64_t upload, uint64_t download) {
+    const std::lock_guard lock(mutex);
+    if (bandwidths.size() > 2 * connections.size() + 16)
+      std::erase_if(bandwidths, [](const auto& entry) { return entry.second.expired(); });
+    std::weak_ptr<PeerBandwidth>& known = bandwidths[node];
+    std::shared_ptr<PeerBandwidth> bandwidth = known.lock();
+    if (!bandwidth) known = bandwidth = std::make_shared<PeerBandwidth>(upload, download);
+    return bandwidth;
+  }
 
   void on_accept(const std::shared_ptr<Connection>& connection) {
     const std::lock_guard lock(mutex);
@@ -76,6 +101,7 @@ struct Server::State {
     peer->address = connection->peer_address();
     peer->software = hello.software;
     peer->role = hello.role;
+    peer->encrypted = connection->encrypted();
     {
       const std::lock_guard lock(mutex);
       peer->connection_id = ++last_connection_id;
@@ -84,17 +110,26 @@ struct Server::State {
     if (callbacks.on_connect) callbacks.on_connect(*peer);
   }
 
-  void on_message(const std::shared_ptr<Connection>& connection, Session::Event event) {
+  void on_message(const std::shared_ptr<Connection>& connection, Session::Event event,
+                  std::shared_ptr<StreamState> stream) {
     std::shared_ptr<const Peer> peer;
     {
       const std::lock_guard lock(mutex);
       peer = connections[connection.get()].peer;
     }
+    if (stream) {
+      ServerStream handle(std::move(stream));
+      if (callbacks.stream_handler)
+        return callbacks.stream_handler(*peer, event.method, std::move(event.message.body), std::move(handle));
+      return handle.respond(not_found("no stream '" + printable(event.method, max_method_bytes) + "'"));
+    }
+    std::optional<std::chrono::milliseconds> timeout;
+    if (event.timeout_ms > 0) timeout = std::chrono::milliseconds(event.timeout_ms);
     Responder respond(
         [weak = std::weak_ptr(connection), call_id = event.call_id](Result<Message> response) {
           if (const auto strong = weak.lock()) strong->send_response(call_id, std::move(response));
         },
-        [abandoned = event.abandoned] { return abandoned->load(); });
+        event.cancellation, timeout);
     callbacks.handler(*peer, event.method, std::move(event.message), std::move(respond));
   }
 
@@ -112,7 +147,15 @@ struct Server::State {
         add(past[entry.peer->id], traffic);
       }
     }
-    if (!opened) {
+    if (!opened && why.code() == Code::unsupported) {
+      // Somebody's set-up is wrong, ours or theirs. Said now and then, or strangers could fill the log.
+      bool say = false;
+      {
+        const std::lock_guard lock(mutex);
+        say = complaints.take(std::chrono::steady_clock::now());
+      }
+      log(say ? LogLevel::warning : LogLevel::debug, "mesh", why.message());
+    } else if (!opened) {
       log(LogLevel::debug, "mesh", "a connection ended before its hello: " + why.to_string());
     } else if (callbacks.on_disconnect) {
       callbacks.on_disconnect(*entry.peer, why);
@@ -131,16 +174,24 @@ Result<std::unique_ptr<Server>> Server::start(const Identity& identity, const Se
   SPORKLE_ASSIGN_OR_RETURN(state->reactor, Reactor::create(options.threads));
   std::unique_ptr<Server> server(new Server(state));
   State* const raw = state.get();  // outlives the reactor's threads, which are all that use it
-  const ConnectionOptions connection_options{options.handshake_timeout,
-                                             options.keep_alive_interval,
-                                             options.keep_alive_timeout,
-                                             {options.software, options.role, options.limits}};
+  ConnectionOptions connection_options;
+  connection_options.handshake_timeout = options.handshake_timeout;
+  connection_options.keep_alive_interval = options.keep_alive_interval;
+  connection_options.keep_alive_timeout = options.keep_alive_timeout;
+  connection_options.session = {options.software, options.role, options.limits, false};
+  connection_options.plaintext = options.plaintext;
+  if (options.upload_limit_bytes_per_s > 0 || options.download_limit_bytes_per_s > 0)
+    connection_options.bandwidth = [raw, upload = options.upload_limit_bytes_per_s,
+                                    download = options.download_limit_bytes_per_s](const NodeId& node) {
+      return raw->bandwidth_of(node, upload, download);
+    };
   ConnectionEvents events;
   events.on_open = [raw](const std::shared_ptr<Connection>& connection, const Session::Event& hello) {
     raw->on_open(connection, hello);
   };
-  events.on_message = [raw](const std::shared_ptr<Connection>& connection, Session::Event event) {
-    raw->on_message(connection, std::move(event));
+  events.on_message = [raw](const std::shared_ptr<Connection>& connection, Session::Event event,
+                            std::shared_ptr<StreamState> stream) {
+    raw->on_message(connection, std::move(event), std::move(stream));
   };
   events.on_closed = [raw](const std::shared_ptr<Connection>& connection, const Status& why, bool opened) {
     raw->on_closed(connection, why, opened);

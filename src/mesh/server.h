@@ -10,13 +10,16 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "base/status.h"
+#include "mesh/cancellation.h"
 #include "mesh/identity.h"
 #include "mesh/message.h"
 #include "mesh/node_id.h"
+#include "mesh/stream.h"
 
 namespace sporkle::mesh {
 
@@ -27,6 +30,7 @@ struct Peer {
   std::string address;         // "host:port" as seen here
   std::string software;        // what it says of itself: printable, at most 64 bytes, not to be trusted
   std::string role;            // likewise
+  bool encrypted = true;       // false: both ends were started with --plaintext
 };
 
 // The answer to one call, owed once: from the handler or later, from any thread. Move-only. A second answer is ignored;
@@ -35,22 +39,29 @@ struct Peer {
 class Responder {
  public:
   using Answer = std::function<void(Result<Message>)>;
-  using Abandoned = std::function<bool()>;
 
-  // Tests of the layer above make their own.
-  explicit Responder(Answer answer, Abandoned abandoned = nullptr);
+  // Tests of the layer above make their own. `timeout`: how long the caller said that it would wait, from now on.
+  explicit Responder(Answer answer, std::shared_ptr<Cancellation> cancellation = nullptr,
+                     std::optional<std::chrono::milliseconds> timeout = std::nullopt);
   Responder(Responder&&) noexcept;
   Responder& operator=(Responder&&) noexcept;
   ~Responder();
 
   // The response, or a failure that the caller gets as its own Status (its message is cut at 4 KiB).
   void operator()(Result<Message> response);
-  // True once nobody waits for the answer any more: the caller gave up, or the connection is gone.
+  // True once nobody waits for the answer any more: the caller gave up, its deadline passed, or the connection is gone.
   bool abandoned() const;
+  // Calls `action` when that happens without an answer having been given: once, on the connection's thread, which it
+  // must not block; at once, when it has happened already.
+  void on_abandoned(std::function<void()> action);
+  // When the caller will have given up; nothing when it did not say. By this machine's steady clock, from the arrival
+  // of the request on.
+  std::optional<std::chrono::steady_clock::time_point> deadline() const { return deadline_; }
 
  private:
   Answer answer_;
-  Abandoned abandoned_;
+  std::shared_ptr<Cancellation> cancellation_;
+  std::optional<std::chrono::steady_clock::time_point> deadline_;
 };
 
 struct ServerOptions {
@@ -65,6 +76,10 @@ struct ServerOptions {
   std::string software = "sporkle";  // name and version of the program, told to clients
   std::string role = "coordinator";  // what this peer is for, told to clients
   Limits limits;
+  bool plaintext = false;  // allows connections without encryption to clients that ask for one; others stay encrypted
+  // Bytes a second of each node, all of its connections together; 0: no limit. Upload is what the server sends.
+  uint64_t upload_limit_bytes_per_s = 0;
+  uint64_t download_limit_bytes_per_s = 0;
 };
 
 struct ServerCallbacks {
@@ -73,6 +88,11 @@ struct ServerCallbacks {
   Handler handler;
   std::function<void(const Peer&)> on_connect;                        // may be empty
   std::function<void(const Peer&, const Status& why)> on_disconnect;  // may be empty; once for every on_connect
+  // A stream that a caller opened, with the body that came with it; may be empty: then they are refused. The callback
+  // must not block: hand the stream to a thread of your own, or use read_with().
+  using StreamHandler =
+      std::function<void(const Peer&, std::string_view method, std::string body, ServerStream stream)>;
+  StreamHandler stream_handler;
 };
 
 class Server {

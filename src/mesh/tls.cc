@@ -6,11 +6,20 @@
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <exception>
+#include <new>
 #include <system_error>
 #include <utility>
 
 namespace sporkle::mesh {
 namespace {
+
+// How long a ticket is good for.
+constexpr long session_lifetime_s = 24 * 3600;
+constexpr unsigned char session_context[] = {'s', 'p', 'o', 'r', 'k', 'l', 'e'};
+
+// Of records that are gathered for one system call.
+constexpr size_t batch_bytes = size_t{256} << 10;
 
 using CertificatePointer = std::unique_ptr<X509, decltype(&X509_free)>;
 
@@ -47,28 +56,76 @@ int accept_any_ed25519(X509_STORE_CTX* store, void*) {
   return 0;
 }
 
-// --- A socket BIO of our own: it counts bytes, and a peer that went away raises no SIGPIPE.
+// --- A socket BIO of our own: it counts bytes, a peer that went away raises no SIGPIPE, and records are gathered, for
+// a system call for each of them, and the wake-up of the peer that comes with it, would cost as much as the encryption.
 
-TlsStream::Counters& counters_of(BIO* bio) { return *static_cast<TlsStream::Counters*>(BIO_get_data(bio)); }
+using Socket = TlsStream::Socket;
+
+Socket& socket_of(BIO* bio) { return *static_cast<Socket*>(BIO_get_data(bio)); }
 
 bool should_retry(int error) { return error == EAGAIN || error == EWOULDBLOCK || error == EINTR; }
 
+// Records on their way to the kernel. One for each thread: it is empty whenever a TlsStream's member returns.
+std::vector<std::byte>& batch() {
+  thread_local std::vector<std::byte> bytes;
+  return bytes;
+}
+
+// What of `bytes` the kernel takes.
+size_t send_some(Socket& socket, std::span<const std::byte> bytes) {
+  size_t taken = 0;
+  while (taken < bytes.size() && !socket.error) {
+    const ssize_t count = ::send(socket.descriptor, bytes.data() + taken, bytes.size() - taken, MSG_NOSIGNAL);
+    if (count >= 0) {
+      taken += static_cast<size_t>(count);
+    } else if (errno != EINTR) {
+      if (!should_retry(errno)) socket.error = errno;
+      break;
+    }
+  }
+  socket.sent += taken;
+  return taken;
+}
+
+// Whether the kernel has all of it.
+bool send_unsent(Socket& socket) {
+  if (socket.unsent.empty()) return true;
+  socket.unsent_begin += send_some(socket, std::span(socket.unsent).subspan(socket.unsent_begin));
+  if (socket.unsent_begin < socket.unsent.size()) return false;
+  socket.unsent = {};
+  socket.unsent_begin = 0;
+  return true;
+}
+
+void send_batch(Socket& socket) {
+  std::vector<std::byte>& bytes = batch();
+  if (bytes.empty()) return;
+  const size_t taken = send_unsent(socket) ? send_some(socket, bytes) : 0;
+  socket.unsent.insert(socket.unsent.end(), bytes.begin() + static_cast<std::ptrdiff_t>(taken), bytes.end());
+  bytes.clear();
+}
+
 int socket_write(BIO* bio, const char* data, int size) {
   BIO_clear_retry_flags(bio);
-  const ssize_t count = ::send(counters_of(bio).descriptor, data, static_cast<size_t>(size), MSG_NOSIGNAL);
-  if (count >= 0) {
-    counters_of(bio).sent += static_cast<uint64_t>(count);
-  } else if (should_retry(errno)) {
-    BIO_set_retry_write(bio);
+  if (socket_of(bio).error) {
+    errno = socket_of(bio).error;
+    return -1;
   }
-  return static_cast<int>(count);
+  const auto* bytes = reinterpret_cast<const std::byte*>(data);
+  try {
+    batch().insert(batch().end(), bytes, bytes + size);
+  } catch (const std::bad_alloc&) {  // must not pass through OpenSSL, which is C
+    errno = socket_of(bio).error = ENOMEM;
+    return -1;
+  }
+  return size;
 }
 
 int socket_read(BIO* bio, char* data, int size) {
   BIO_clear_retry_flags(bio);
-  const ssize_t count = ::recv(counters_of(bio).descriptor, data, static_cast<size_t>(size), 0);
+  const ssize_t count = ::recv(socket_of(bio).descriptor, data, static_cast<size_t>(size), 0);
   if (count > 0) {
-    counters_of(bio).received += static_cast<uint64_t>(count);
+    socket_of(bio).received += static_cast<uint64_t>(count);
   } else if (count < 0 && should_retry(errno)) {
     BIO_set_retry_read(bio);
   } else if (count == 0) {
@@ -77,8 +134,22 @@ int socket_read(BIO* bio, char* data, int size) {
   return static_cast<int>(count);
 }
 
+// Called while a client reads: a ticket came. Takes the reference to the session over when it returns 1.
+int on_new_session(SSL* ssl, SSL_SESSION* session) {
+  auto* const stream = static_cast<TlsStream*>(SSL_get_app_data(ssl));
+  if (!stream || SSL_is_server(ssl)) return 0;
+  try {
+    stream->keep_session({session, SSL_SESSION_free});
+  } catch (const std::exception&) {  // must not pass through OpenSSL; the session is freed all the same
+  }
+  return 1;
+}
+
 long socket_control(BIO* bio, int command, long, void*) {
-  if (command == BIO_CTRL_FLUSH) return 1;
+  if (command == BIO_CTRL_FLUSH) {
+    send_batch(socket_of(bio));  // before TLS waits for the answer to it
+    return 1;
+  }
   if (command == BIO_CTRL_EOF) return BIO_test_flags(bio, BIO_FLAGS_IN_EOF) != 0;
   return 0;
 }
@@ -111,7 +182,7 @@ Result<std::shared_ptr<const TlsContext>> TlsContext::create(const Identity& ide
   ERR_clear_error();
   SSL_CTX* context = SSL_CTX_new(TLS_method());
   if (!context) return failed("no context");
-  std::shared_ptr<const TlsContext> owner(new TlsContext(context));
+  std::shared_ptr<const TlsContext> owner(new TlsContext(context, identity));
   const CertificatePointer certificate = self_signed_certificate(identity.native_key());
   if (!certificate) return failed("no certificate");
   if (SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) != 1) return failed("no TLS 1.3");
@@ -125,8 +196,14 @@ Result<std::shared_ptr<const TlsContext>> TlsContext::create(const Identity& ide
   SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
   SSL_CTX_set_cert_verify_callback(context, accept_any_ed25519, nullptr);
   SSL_CTX_set_max_cert_list(context, 16 << 10);
-  SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
-  SSL_CTX_set_num_tickets(context, 0);
+  // The server keeps no sessions: its one ticket a connection holds all there is to know. A client's callback hands
+  // them to the TlsSessionCache.
+  SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+  SSL_CTX_set_num_tickets(context, 1);
+  SSL_CTX_set_timeout(context, session_lifetime_s);
+  if (SSL_CTX_set_session_id_context(context, session_context, sizeof session_context) != 1)
+    return failed("no session context");
+  SSL_CTX_sess_set_new_cb(context, on_new_session);
   SSL_CTX_set_options(context, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
   SSL_CTX_set_read_ahead(context, 1);
   SSL_CTX_set_default_read_buffer_len(context, size_t{64} << 10);  // several records a system call; freed when empty
@@ -137,9 +214,10 @@ Result<std::shared_ptr<const TlsContext>> TlsContext::create(const Identity& ide
 
 TlsContext::~TlsContext() { SSL_CTX_free(context_); }
 
-TlsStream::TlsStream(std::shared_ptr<const TlsContext> context, int descriptor, Side side)
-    : context_(std::move(context)) {
-  counters_.descriptor = descriptor;
+TlsStream::TlsStream(std::shared_ptr<const TlsContext> context, int descriptor, Side side,
+                     std::shared_ptr<TlsSessionCache> cache, const NodeId& expected)
+    : context_(std::move(context)), cache_(std::move(cache)) {
+  socket_.descriptor = descriptor;
   ssl_ = SSL_new(context_->native());
   BIO* bio = socket_method() ? BIO_new(socket_method()) : nullptr;
   if (!ssl_ || !bio) {
@@ -149,12 +227,28 @@ TlsStream::TlsStream(std::shared_ptr<const TlsContext> context, int descriptor, 
     error_ = "no memory for a TLS connection";
     return;
   }
-  BIO_set_data(bio, &counters_);
+  BIO_set_data(bio, &socket_);
   SSL_set_bio(ssl_, bio, bio);
   side == Side::client ? SSL_set_connect_state(ssl_) : SSL_set_accept_state(ssl_);
+  SSL_set_app_data(ssl_, this);
+  if (cache_)
+    if (const TlsSessionCache::Session session = cache_->take(expected)) SSL_set_session(ssl_, session.get());
 }
 
-TlsStream::~TlsStream() { SSL_free(ssl_); }
+TlsStream::~TlsStream() {
+  // Freed without this, OpenSSL marks the session as not to be resumed, and a connection that was lost, which is when
+  // resuming is wanted, could never be. One that TLS itself found fault with stays marked.
+  if (ssl_ && error_.empty() && SSL_is_init_finished(ssl_))
+    SSL_set_shutdown(ssl_, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+  SSL_free(ssl_);
+}
+
+bool TlsStream::resumed() const { return ssl_ && SSL_session_reused(ssl_) == 1; }
+
+void TlsStream::keep_session(std::shared_ptr<ssl_session_st> session) {
+  if (!cache_) return;
+  if (const Result<NodeId> peer = peer_id(); peer.ok()) cache_->put(*peer, std::move(session));
+}
 
 TlsStream::Progress TlsStream::interpret(int result) {
   switch (SSL_get_error(ssl_, result)) {
@@ -181,26 +275,52 @@ TlsStream::Progress TlsStream::handshake() {
   if (!ssl_) return Progress::failed;
   ERR_clear_error();
   errno = 0;
-  return interpret(SSL_do_handshake(ssl_));
+  const Progress progress = interpret(SSL_do_handshake(ssl_));
+  send_batch(socket_);
+  if (progress != Progress::done && progress != Progress::want_read) return progress;
+  // Our part may be what the peer waits for.
+  const Progress sent = flush();
+  return sent == Progress::done ? progress : sent;
 }
 
 TlsStream::Progress TlsStream::read(std::span<std::byte> into, size_t& count) {
   ERR_clear_error();
   errno = 0;
-  return interpret(SSL_read_ex(ssl_, into.data(), into.size(), &count));
+  const Progress progress = interpret(SSL_read_ex(ssl_, into.data(), into.size(), &count));
+  send_batch(socket_);  // what TLS itself had to say
+  return progress;
 }
 
 TlsStream::Progress TlsStream::write(std::span<const std::byte> from, size_t& count) {
-  ERR_clear_error();
-  errno = 0;
-  return interpret(SSL_write_ex(ssl_, from.data(), from.size(), &count));
+  count = 0;
+  if (const Progress sent = flush(); sent != Progress::done) return sent;
+  Progress progress = Progress::done;
+  while (count < from.size() && progress == Progress::done && batch().size() < batch_bytes) {
+    ERR_clear_error();
+    errno = 0;
+    size_t taken = 0;
+    progress = interpret(SSL_write_ex(ssl_, from.data() + count, from.size() - count, &taken));
+    if (progress == Progress::done) count += taken;
+  }
+  send_batch(socket_);
+  return progress;
+}
+
+TlsStream::Progress TlsStream::flush() {
+  if (send_unsent(socket_)) return Progress::done;
+  if (!socket_.error) return Progress::want_write;
+  if (socket_.error == ECONNRESET || socket_.error == EPIPE) return Progress::closed;
+  error_ = std::generic_category().message(socket_.error);
+  return Progress::failed;
 }
 
 TlsStream::Progress TlsStream::close_notify() {
   ERR_clear_error();
   errno = 0;
   const int result = SSL_shutdown(ssl_);
-  return result >= 0 ? Progress::done : interpret(result);
+  const Progress progress = result >= 0 ? Progress::done : interpret(result);
+  send_batch(socket_);
+  return progress;
 }
 
 Result<NodeId> TlsStream::peer_id() const {

@@ -1,435 +1,31 @@
 #include "mesh/transport.h"
 
-#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
-#include <boost/asio/awaitable.hpp>
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
-#include <boost/asio/executor_work_guard.hpp>
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/ip/v6_only.hpp>
-#include <boost/asio/post.hpp>
-#include <boost/asio/redirect_error.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <exception>
-#include <mutex>
-#include <new>
 #include <optional>
 #include <thread>
-#include <utility>  // Boost 1.74's coroutine headers use std::exchange without including it
+#include <utility>
 #include <vector>
 
 #include "base/log.h"
+#include "mesh/asio_connection.h"
 
 namespace sporkle::mesh {
 namespace {
 
-namespace asio = boost::asio;
-using asio::awaitable;
-using asio::ip::tcp;
-using boost::system::error_code;
-using std::chrono::milliseconds;
-using std::chrono::steady_clock;
-
-// What the kernel may hold unsent: a small call queued behind a large payload waits for this much at most.
-constexpr int unsent_low_water_bytes = 256 << 10;
-// Frames are gathered up to this much before they are encrypted.
-constexpr size_t gather_bytes = size_t{64} << 10;
-constexpr size_t read_bytes = size_t{16} << 10;  // one TLS record
-// A busy connection lets the others have the thread after so many records.
-constexpr int records_per_turn = 16;
-// How long a goodbye may take to leave and to be acknowledged by the peer's own end.
-constexpr milliseconds goodbye_timeout{300};
 constexpr milliseconds full_poll{20};
 constexpr milliseconds first_accept_backoff{10};
 constexpr milliseconds longest_accept_backoff{1000};
-
-auto with_error(error_code& error) { return asio::redirect_error(asio::use_awaitable, error); }
-
-std::string endpoint_text(const tcp::endpoint& endpoint) {
-  asio::ip::address address = endpoint.address();
-  // An IPv4 peer of a socket that serves both.
-  if (address.is_v6() && address.to_v6().is_v4_mapped())
-    address = asio::ip::make_address_v4(asio::ip::v4_mapped, address.to_v6());
-  return Address{address.to_string(), endpoint.port()}.to_string();
-}
 
 bool out_of_descriptors(const error_code& error) {
   return error == asio::error::no_descriptors || error == error_code(ENFILE, boost::system::system_category()) ||
          error == asio::error::no_buffer_space || error == asio::error::no_memory;
 }
-
-}  // namespace
-
-struct Reactor::Io {
-  explicit Io(unsigned thread_count) : context(static_cast<int>(thread_count)), work(context.get_executor()) {}
-
-  asio::io_context context;
-  asio::executor_work_guard<asio::io_context::executor_type> work;
-  std::vector<std::thread> threads;
-  std::mutex mutex;  // of `acceptor`
-  std::optional<tcp::acceptor> acceptor;
-  std::optional<asio::steady_timer> accept_timer;
-  bool listening = false;
-  std::atomic<size_t> accepted_connections{0};
-};
-
-namespace {
-
-class AsioConnection : public Connection, public std::enable_shared_from_this<AsioConnection> {
- public:
-  AsioConnection(std::shared_ptr<Reactor::Io> io, tcp::socket socket, std::shared_ptr<const TlsContext> tls,
-                 TlsStream::Side side, const ConnectionOptions& options, ConnectionEvents events)
-      : io_(std::move(io)),
-        socket_(std::move(socket)),
-        tls_context_(std::move(tls)),
-        side_(side),
-        options_(options),
-        events_(std::move(events)),
-        session_(side == TlsStream::Side::client ? Session::Side::client : Session::Side::server, options.session),
-        output_signal_(socket_.get_executor(), steady_clock::time_point::max()),
-        watchdog_(socket_.get_executor()) {}
-
-  void send_request(uint64_t call_id, std::string method, Message request) override {
-    post([call_id, method = std::move(method), request = std::move(request)](AsioConnection& self) mutable {
-      self.session_.send_request(call_id, method, std::move(request));
-    });
-  }
-  void cancel(uint64_t call_id) override {
-    post([call_id](AsioConnection& self) { self.session_.cancel(call_id); });
-  }
-  void send_response(uint64_t call_id, Result<Message> response) override {
-    post([call_id, response = std::move(response)](AsioConnection& self) mutable {
-      self.session_.send_response(call_id, std::move(response));
-    });
-  }
-  void close(Status why) override {
-    post([why = std::move(why)](AsioConnection& self) { self.begin_close(why, true); });
-  }
-
-  Traffic traffic() const override {
-    const std::lock_guard lock(mutex_);
-    return tls_ ? tls_->traffic() : Traffic{};
-  }
-  const NodeId& peer_id() const override { return peer_id_; }
-  const std::string& peer_address() const override { return peer_address_; }
-
-  void start_server() { asio::co_spawn(socket_.get_executor(), run(shared_from_this(), std::nullopt), asio::detached); }
-  void start_client(Address address, const NodeId& expected) {
-    expected_ = expected;
-    asio::co_spawn(socket_.get_executor(), run(shared_from_this(), std::move(address)), asio::detached);
-  }
-
- private:
-  using Self = std::shared_ptr<AsioConnection>;
-
-  // Runs `action` on the connection's strand, unless it has closed. Nothing is posted after on_closed, so the reactor
-  // runs out of work once all connections are gone.
-  template <typename Action>
-  void post(Action action) {
-    const std::lock_guard lock(mutex_);
-    if (closed_) return;
-    asio::post(socket_.get_executor(), [self = shared_from_this(), action = std::move(action)]() mutable {
-      if (self->ending()) return;
-      action(*self);
-      self->output_signal_.cancel();  // wakes the writer
-    });
-  }
-
-  // The life of the connection. Static members with `self` first: a coroutine must own what it uses.
-  static awaitable<void> run(Self self, std::optional<Address> address) {
-    self->arm_watchdog(steady_clock::now() + self->options_.handshake_timeout);
-    Status status;
-    try {
-      status = co_await converse(self, std::move(address));
-    } catch (const std::bad_alloc&) {
-      status = Status(Code::out_of_memory, "no memory for what the peer sent");
-    } catch (const std::exception& error) {
-      status = internal_error(std::string("a connection's reader failed: ") + error.what());
-    }
-    self->fail(status);
-    // The writer, if any, ends by itself: its socket is closed.
-    while (self->writing_) {
-      error_code ignored;
-      self->watchdog_.expires_after(std::chrono::hours(1));
-      co_await self->watchdog_.async_wait(with_error(ignored));
-    }
-    self->finish();
-  }
-
-  static awaitable<Status> converse(Self self, std::optional<Address> address) {
-    if (address) SPORKLE_CO_RETURN_IF_ERROR(co_await connect_socket(self, *std::move(address)));
-    SPORKLE_CO_RETURN_IF_ERROR(co_await handshake(self));
-    self->writing_ = true;
-    asio::co_spawn(self->socket_.get_executor(), write_loop(self), asio::detached);
-    co_return co_await read_loop(self);
-  }
-
-  static awaitable<Status> connect_socket(Self self, Address address) {
-    std::vector<tcp::endpoint> endpoints;
-    error_code error;
-    const asio::ip::address literal = asio::ip::make_address(address.host, error);
-    if (!error) {
-      endpoints.emplace_back(literal, address.port);
-    } else {
-      tcp::resolver resolver(self->socket_.get_executor());
-      const auto found = co_await resolver.async_resolve(address.host, std::to_string(address.port), with_error(error));
-      if (error) co_return unavailable("cannot find the address of " + address.host + ": " + error.message());
-      for (const auto& entry : found) endpoints.push_back(entry.endpoint());
-    }
-    Status status = unavailable("no address known for " + address.host);
-    for (const tcp::endpoint& endpoint : endpoints) {
-      if (self->ending()) co_return self->why_;
-      error_code ignored;
-      self->socket_.close(ignored);
-      co_await self->socket_.async_connect(endpoint, with_error(error));
-      if (self->ending()) co_return self->why_;
-      if (!error) co_return Status();
-      status = unavailable("cannot connect to " + endpoint_text(endpoint) + ": " + error.message());
-    }
-    co_return status;
-  }
-
-  static awaitable<Status> handshake(Self self) {
-    error_code error;
-    const tcp::endpoint remote = self->socket_.remote_endpoint(error);
-    if (error) co_return unavailable("the peer left before the handshake: " + error.message());
-    self->peer_address_ = endpoint_text(remote);
-    self->socket_.non_blocking(true, error);
-    self->socket_.set_option(tcp::no_delay(true), error);
-    const int descriptor = self->socket_.native_handle();
-    ::setsockopt(descriptor, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_low_water_bytes, sizeof unsent_low_water_bytes);
-    {
-      const std::lock_guard lock(self->mutex_);
-      self->tls_.emplace(self->tls_context_, descriptor, self->side_);
-    }
-    for (;;) {
-      const TlsStream::Progress progress = self->tls_->handshake();
-      if (progress == TlsStream::Progress::done) break;
-      if (progress == TlsStream::Progress::closed)
-        co_return unavailable(self->peer_address_ + " closed the connection during the TLS handshake");
-      if (progress == TlsStream::Progress::failed)
-        co_return unavailable("TLS handshake with " + self->peer_address_ + " failed: " + self->tls_->error());
-      SPORKLE_CO_RETURN_IF_ERROR(co_await wait_for(self, progress));
-    }
-    SPORKLE_CO_ASSIGN_OR_RETURN(self->peer_id_, self->tls_->peer_id());
-    if (self->expected_ && self->peer_id_ != *self->expected_)
-      co_return Status(Code::permission_denied, "wrong key at " + self->peer_address_ + ": expected node " +
-                                                    self->expected_->short_id() + ", found " +
-                                                    self->peer_id_.short_id() +
-                                                    "; another program answers there, or the link is out of date");
-    co_return Status();
-  }
-
-  // Until the socket is ready for what TLS wants next.
-  static awaitable<Status> wait_for(Self self, TlsStream::Progress wanted) {
-    if (self->closed_socket_) co_return self->why_;
-    error_code error;
-    const auto event = wanted == TlsStream::Progress::want_read ? tcp::socket::wait_read : tcp::socket::wait_write;
-    co_await self->socket_.async_wait(event, with_error(error));
-    if (self->closed_socket_) co_return self->why_;
-    if (error) co_return unavailable("the connection to " + self->peer_address_ + " broke: " + error.message());
-    co_return Status();
-  }
-
-  static awaitable<Status> read_loop(Self self) {
-    std::array<std::byte, read_bytes> buffer;
-    for (int turn = 0;;) {
-      size_t count = 0;
-      const TlsStream::Progress progress = self->tls_->read(buffer, count);
-      if (progress == TlsStream::Progress::closed) {
-        if (self->ending()) co_return self->why_;
-        co_return unavailable("the peer " + self->peer_address_ + " closed the connection" +
-                              (self->session_.inside_frame() ? " inside a frame" : ""));
-      }
-      if (progress == TlsStream::Progress::failed)
-        co_return unavailable("the connection to " + self->peer_address_ + " broke: " + self->tls_->error());
-      if (progress != TlsStream::Progress::done) {
-        SPORKLE_CO_RETURN_IF_ERROR(co_await wait_for(self, progress));
-        turn = 0;
-        continue;
-      }
-      self->last_heard_ = steady_clock::now();
-      // While our goodbye is under way, what still arrives is dropped: closing a socket with unread data would reset
-      // the connection, and the peer might never read why.
-      if (!self->ending()) {
-        const Status status = self->session_.receive(std::span(buffer).first(count));
-        self->deliver_events();
-        if (!status.ok()) self->begin_close(status, !self->session_.peer_said_goodbye());
-        if (self->ending() || self->session_.has_output()) self->output_signal_.cancel();
-      }
-      if (++turn == records_per_turn) {
-        turn = 0;
-        co_await asio::post(self->socket_.get_executor(), asio::use_awaitable);
-      }
-      if (self->closed_socket_) co_return self->why_;
-    }
-  }
-
-  static awaitable<void> write_loop(Self self) {
-    Status status;
-    try {
-      status = co_await write_all_output(self);
-    } catch (const std::bad_alloc&) {
-      status = Status(Code::out_of_memory, "no memory for what is to be sent");
-    } catch (const std::exception& error) {
-      status = internal_error(std::string("a connection's writer failed: ") + error.what());
-    }
-    if (!status.ok()) self->fail(status);
-    self->writing_ = false;
-    if (self->closed_socket_) self->watchdog_.cancel();  // wakes run(), if that waits for us
-  }
-
-  static awaitable<Status> write_all_output(Self self) {
-    std::vector<std::byte> output;
-    while (!self->closed_socket_) {
-      while (output.size() < gather_bytes && self->session_.next_output(output)) {
-      }
-      if (output.empty()) {
-        if (self->closing_) {
-          self->tls_->close_notify();
-          error_code ignored;
-          self->socket_.shutdown(tcp::socket::shutdown_send, ignored);
-          co_return Status();
-        }
-        output = {};  // an idle connection holds no buffer
-        error_code ignored;
-        self->output_signal_.expires_at(steady_clock::time_point::max());
-        co_await self->output_signal_.async_wait(with_error(ignored));
-        continue;
-      }
-      std::span<const std::byte> rest(output);
-      for (int turn = 0; !rest.empty();) {
-        size_t count = 0;
-        const TlsStream::Progress progress = self->tls_->write(rest, count);
-        if (progress == TlsStream::Progress::done) {
-          rest = rest.subspan(count);
-          if (++turn % records_per_turn == 0) co_await asio::post(self->socket_.get_executor(), asio::use_awaitable);
-        } else if (progress == TlsStream::Progress::want_read || progress == TlsStream::Progress::want_write) {
-          SPORKLE_CO_RETURN_IF_ERROR(co_await wait_for(self, progress));
-        } else if (progress == TlsStream::Progress::failed) {
-          co_return unavailable("the connection to " + self->peer_address_ + " broke: " + self->tls_->error());
-        } else {
-          // The peer is gone, but it may have said why: the reader gets to the end of what arrived.
-          co_return Status();
-        }
-        if (self->closed_socket_) co_return self->why_;
-      }
-      output.clear();
-    }
-    co_return self->why_;
-  }
-
-  void deliver_events() {
-    Session::Event event;
-    while (!ending() && session_.next_event(event)) {
-      if (event.kind == Session::Event::Kind::opened) {
-        opened_ = true;
-        arm_watchdog(steady_clock::now() + options_.keep_alive_interval);
-        if (events_.on_open) events_.on_open(shared_from_this(), event);
-      } else if (events_.on_message) {
-        events_.on_message(shared_from_this(), std::move(event));
-      }
-      event = {};
-    }
-  }
-
-  void arm_watchdog(steady_clock::time_point when) {
-    watchdog_deadline_ = when;
-    watchdog_.expires_at(when);
-    watchdog_.async_wait([self = shared_from_this()](error_code error) {
-      if (!error && !self->closed_socket_) self->watch();
-    });
-  }
-
-  // The watchdog's turn: it ends an overlong handshake or goodbye, and a connection that has gone silent.
-  void watch() {
-    const auto now = steady_clock::now();
-    if (now < watchdog_deadline_) return;  // armed again in the last moment
-    if (ending()) return fail(why_);
-    if (!opened_)
-      return fail(
-          Status(Code::deadline_exceeded, "no handshake with " + (peer_address_.empty() ? "the peer" : peer_address_) +
-                                              " within " + std::to_string(options_.handshake_timeout.count()) + " ms"));
-    const auto silent = now - last_heard_;
-    if (silent >= options_.keep_alive_timeout)
-      return begin_close(unavailable("nothing heard from " + peer_address_ + " for " +
-                                     std::to_string(std::chrono::duration_cast<milliseconds>(silent).count()) + " ms"),
-                         true);
-    if (silent >= options_.keep_alive_interval) {
-      session_.send_ping();
-      output_signal_.cancel();
-      arm_watchdog(std::min(now + options_.keep_alive_interval, last_heard_ + options_.keep_alive_timeout));
-    } else {
-      arm_watchdog(last_heard_ + options_.keep_alive_interval);
-    }
-  }
-
-  bool ending() const { return closing_ || closed_socket_; }
-
-  void begin_close(const Status& why, bool tell_peer) {
-    if (ending()) return;
-    if (!tell_peer || !writing_) return fail(why);
-    why_ = why.ok() ? Status(Code::cancelled, "the connection was closed here") : why;
-    closing_ = true;
-    session_.send_goodbye(why);
-    output_signal_.cancel();
-    arm_watchdog(steady_clock::now() + goodbye_timeout);
-  }
-
-  // Closes the socket, which ends the coroutines.
-  void fail(const Status& why) {
-    if (closed_socket_) return;
-    if (!closing_) why_ = why.ok() ? unavailable("the connection was closed") : why;
-    closed_socket_ = true;
-    error_code ignored;
-    socket_.close(ignored);
-    output_signal_.cancel();
-    watchdog_.cancel();
-  }
-
-  void finish() {
-    {
-      const std::lock_guard lock(mutex_);
-      closed_ = true;
-    }
-    session_.abandon_all();
-    const ConnectionEvents events = std::exchange(events_, {});
-    if (events.on_closed) events.on_closed(shared_from_this(), why_, opened_);
-    if (side_ == TlsStream::Side::server) --io_->accepted_connections;
-  }
-
-  const std::shared_ptr<Reactor::Io> io_;  // first: it must outlive the socket
-  tcp::socket socket_;
-  const std::shared_ptr<const TlsContext> tls_context_;
-  const TlsStream::Side side_;
-  const ConnectionOptions options_;
-  ConnectionEvents events_;
-  std::optional<NodeId> expected_;
-  Session session_;
-  asio::steady_timer output_signal_;  // never expires: cancelled when the session has output
-  asio::steady_timer watchdog_;
-  steady_clock::time_point watchdog_deadline_;
-  steady_clock::time_point last_heard_ = steady_clock::now();
-  NodeId peer_id_;
-  std::string peer_address_;
-  bool opened_ = false;
-  bool writing_ = false;
-  bool closing_ = false;        // a goodbye is on its way
-  bool closed_socket_ = false;  // the end, all that is left is to leave the coroutines
-  Status why_;
-
-  mutable std::mutex mutex_;  // of tls_'s creation and closed_
-  std::optional<TlsStream> tls_;
-  bool closed_ = false;
-};
 
 struct AcceptContext {
   std::shared_ptr<const TlsContext> tls;
@@ -464,7 +60,7 @@ awaitable<void> accept_loop(std::shared_ptr<Reactor::Io> io, std::shared_ptr<con
     backoff = first_accept_backoff;
     ++io->accepted_connections;
     const auto connection = std::make_shared<AsioConnection>(
-        io, std::move(socket), context->tls, TlsStream::Side::server, context->options, context->events);
+        io, std::move(socket), context->tls, WireStream::Side::server, context->options, context->events);
     context->on_accept(connection);
     connection->start_server();
   }
@@ -563,7 +159,7 @@ std::shared_ptr<Connection> Reactor::connect(const Address& address, const NodeI
                                              ConnectionEvents events) {
   const auto connection =
       std::make_shared<AsioConnection>(io_, tcp::socket(asio::make_strand(io_->context)), std::move(tls),
-                                       TlsStream::Side::client, options, std::move(events));
+                                       WireStream::Side::client, options, std::move(events));
   connection->start_client(address, expected);
   return connection;
 }
