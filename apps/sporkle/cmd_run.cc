@@ -7,6 +7,8 @@
 #include "apps/sporkle/cli.h"
 #include "apps/sporkle/commands.h"
 #include "apps/sporkle/interrupt.h"
+#include "apps/sporkle/listen_address.h"
+#include "apps/sporkle/relay_reservations.h"
 #include "apps/sporkle/run_connector.h"
 #include "apps/sporkle/run_view.h"
 #include "apps/sporkle/version.h"
@@ -32,6 +34,7 @@ struct StartOptions {
   std::string listen;
   std::string name;
   std::vector<std::string> addresses;
+  std::vector<std::string> relays;
   int64_t threads = 0;
   int64_t evaluate_every = 1;
   int64_t evaluation_windows = 256;
@@ -48,24 +51,6 @@ void say(bool json, const std::string& line, const std::string& json_line) {
   if (text.empty()) return;
   std::printf("%s\n", text.c_str());
   std::fflush(stdout);
-}
-
-// "host:port" as in run.listen; the port may be 0.
-Status parse_listen(const std::string& text, mesh::ServerOptions* server) {
-  const size_t colon = text.rfind(':');
-  int port = -1;
-  if (colon != std::string::npos && colon + 1 < text.size() &&
-      text.find_first_not_of("0123456789", colon + 1) == std::string::npos && text.size() - colon <= 6)
-    port = std::stoi(text.substr(colon + 1));
-  if (port < 0 || port > 65535)
-    return invalid_argument("the address to listen on must be HOST:PORT (port 0 takes any free one), not \"" + text +
-                            "\"");
-  server->port = static_cast<uint16_t>(port);
-  server->host = text.substr(0, colon);
-  if (server->host.size() >= 2 && server->host.front() == '[' && server->host.back() == ']')
-    server->host = server->host.substr(1, server->host.size() - 2);
-  if (server->host == "0.0.0.0") server->host.clear();  // every address, IPv6 included
-  return {};
 }
 
 // Tells the local network; a coordinator that listens on loopback alone tells this machine alone. Null when that is not
@@ -118,9 +103,14 @@ Status start_run(const StartOptions& o) {
     if (const auto before = read_file(port_file); before.ok())
       SPORKLE_RETURN_IF_ERROR(parse_listen(options.server.host + ":" + *before, &options.server));
 
+  // Before the server, whose link names the relays' ports.
+  SPORKLE_ASSIGN_OR_RETURN(const std::unique_ptr<RelayReservations> relays,
+                           RelayReservations::make(o.relays, identity, state));
+  options.relay_addresses = [&relays] { return relays->addresses(); };
   SPORKLE_ASSIGN_OR_RETURN(const std::unique_ptr<run::CoordinatorServer> server,
                            run::CoordinatorServer::start(run, identity, tokens, *host, options));
   SPORKLE_RETURN_IF_ERROR(write_file_atomically(port_file, std::to_string(server->port())));
+  relays->forward_to({options.server.host.empty() ? "127.0.0.1" : options.server.host, server->port()});
   const std::unique_ptr<mesh::LanAnnouncer> announcer = announce(*server, options.server.host, o.no_lan);
   const std::string link = server->link().to_string();
   say(o.json,
@@ -227,6 +217,11 @@ void register_run(Cli& cli) {
   start.option("--address", &s.addresses, "Host that the link names (may be repeated; default: this machine's)")
       .one_at_a_time()
       .value_name("HOST");
+  start
+      .option("--relay", &s.relays,
+              "Link of a relay through which this run can be reached from behind a NAT or firewall (may be repeated)")
+      .one_at_a_time()
+      .value_name("LINK");
   start.option("--name", &s.name, "What others see this run called (default: the name of its data)").value_name("NAME");
   start.option("--threads", &s.threads, "Threads for evaluation; 0: one for each core").range(0, 4096);
   start.option("--evaluate-every", &s.evaluate_every, "Rounds between evaluations; 0: only at the end").range(0, 1e9);

@@ -17,6 +17,7 @@ void register_identity(Cli& cli);
 void register_join(Cli& cli);
 void register_kernel(Cli& cli);
 void register_profile(Cli& cli);
+void register_relay(Cli& cli);
 void register_run(Cli& cli);
 void register_tokenizer(Cli& cli);
 void register_train(Cli& cli);
@@ -33,6 +34,7 @@ inline void register_commands(Cli& cli) {
   register_devices(cli);
   register_run(cli);
   register_join(cli);
+  register_relay(cli);
   register_bench(cli);
   register_tune(cli);
   register_validate(cli);

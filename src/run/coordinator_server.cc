@@ -1,5 +1,6 @@
 #include "run/coordinator_server.h"
 
+#include <algorithm>
 #include <condition_variable>
 #include <map>
 #include <mutex>
@@ -193,10 +194,14 @@ Result<std::unique_ptr<CoordinatorServer>> CoordinatorServer::start(const RunCon
     const std::lock_guard lock(s.mutex);
     SPORKLE_ASSIGN_OR_RETURN(s.server, mesh::Server::start(identity, s.options.server, s.callbacks()));
     const mesh::RunId run_id = s.coordinator->run_digest();
-    const auto addresses = [given = s.options.addresses, port = s.server->port()] {
+    const auto addresses = [given = s.options.addresses, port = s.server->port(), relayed = s.options.relay_addresses] {
+      // Last, as a way round is slower; but there is always room for them.
+      std::vector<mesh::Address> relays = relayed ? relayed() : std::vector<mesh::Address>();
+      relays.resize(std::min(relays.size(), mesh::RunLink::max_addresses / 2));
       std::vector<mesh::Address> result;
       for (const std::string& name : given.empty() ? mesh::local_addresses() : given)
-        if (result.size() < mesh::RunLink::max_addresses) result.push_back({name, port});
+        if (result.size() + relays.size() < mesh::RunLink::max_addresses) result.push_back({name, port});
+      result.insert(result.end(), relays.begin(), relays.end());
       return result;
     };
     s.link = {identity.id(), addresses(), {{std::string(mesh::link_run_parameter), mesh::link_run_value(run_id)}}};

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -29,7 +30,9 @@ namespace sporkle::run {
 struct CoordinatorServerOptions {
   std::filesystem::path folder;  // the run's state (store.h)
   mesh::ServerOptions server;
-  std::vector<std::string> addresses;     // hosts for the link; empty takes this machine's
+  std::vector<std::string> addresses;  // hosts for the link; empty takes this machine's
+  // Where relays carry connections to this server, for the link and the record; asked from time to time. May be empty.
+  std::function<std::vector<mesh::Address>()> relay_addresses;
   std::string name;                       // of the run, in its record; empty takes the manifest's
   uint64_t evaluate_every_rounds = 1;     // 0: only at the end
   uint64_t checkpoint_every_rounds = 10;  // 0: only at the end
