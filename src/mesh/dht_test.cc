@@ -349,12 +349,12 @@ TEST(Dht, AFullOfLiesTricksNobody) {
     std::vector<Address> both = entry;
     both.push_back(table.entry[0]);
     const auto coordinator = start(node_options(62, both));
-    const auto put = coordinator->put(honest, identity, 20s);
+    const auto put = coordinator->put(honest, identity, 60s);
     ASSERT_TRUE(put.ok()) << put.status().to_string();
     std::vector<Address> honest_first = table.entry;
     honest_first.insert(honest_first.end(), entry.begin(), entry.end());
     const auto joiner = start(node_options(63, honest_first));
-    const auto found = joiner->find(link, 20s);
+    const auto found = joiner->find(link, 60s);
     ASSERT_TRUE(found.ok()) << found.status().to_string();
     EXPECT_TRUE(*found == honest || *found == old);
   }
