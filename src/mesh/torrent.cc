@@ -5,6 +5,8 @@
 #include <libtorrent/alert_types.hpp>
 #include <libtorrent/bencode.hpp>
 #include <libtorrent/create_torrent.hpp>
+#include <libtorrent/ip_filter.hpp>
+#include <libtorrent/peer_class.hpp>
 #include <libtorrent/session.hpp>
 #include <libtorrent/session_params.hpp>
 #include <libtorrent/settings_pack.hpp>
@@ -95,6 +97,12 @@ Result<std::unique_ptr<Swarm>> Swarm::start(const SwarmOptions& options) {
     lt::session_params params;
     params.settings = settings_for(options);
     state->session = std::make_unique<lt::session>(std::move(params));
+    // By itself libtorrent does not limit peers of the local network; a limit here is one for all.
+    lt::ip_filter everybody;
+    const auto global = uint32_t{1} << static_cast<uint32_t>(lt::session_handle::global_peer_class_id);
+    everybody.add_rule(lt::make_address("0.0.0.0"), lt::make_address("255.255.255.255"), global);
+    everybody.add_rule(lt::make_address("::"), lt::make_address("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), global);
+    state->session->set_peer_class_filter(everybody);
     // The port is known, or the failure is, once the session's thread has opened its sockets.
     const auto deadline = steady_clock::now() + std::chrono::seconds(5);
     while (state->session->listen_port() == 0 && steady_clock::now() < deadline) {

@@ -107,6 +107,20 @@ TEST(Swarm, AFalseSeedIsNotBelieved) {
   EXPECT_EQ(taker->progress(published.manifest)->bytes_done, 0u);
 }
 
+TEST(Swarm, TheUplinksLimitHoldsOnTheLocalNetworkToo) {
+  const Published published(3'000'000);
+  const auto folder = *TemporaryFolder::create("sporkle-test");
+  SwarmOptions limited = loopback();
+  limited.upload_bytes_per_second = 1'000'000;
+  const auto seed = *Swarm::start(limited), taker = *Swarm::start(loopback());
+  ASSERT_TRUE(seed->add(published.manifest, published.folder.path(), true).ok());
+  ASSERT_TRUE(taker->add(published.manifest, folder.path(), false).ok());
+  const auto start = std::chrono::steady_clock::now();
+  ASSERT_TRUE(taker->add_peer(published.manifest, {"127.0.0.1", seed->port()}).ok());
+  ASSERT_TRUE(taker->wait(published.manifest, 60s).ok());
+  EXPECT_GT(std::chrono::steady_clock::now() - start, 2s) << "3 MB at 1 MB/s, less a burst";
+}
+
 TEST(Swarm, Errors) {
   const Published published(1'000);
   const auto swarm = *Swarm::start(loopback());
