@@ -51,7 +51,11 @@ lt::settings_pack settings_for(const SwarmOptions& options) {
   pack.set_int(pack_t::connection_speed, 200);
   pack.set_int(pack_t::min_reconnect_time, 1);
   pack.set_int(pack_t::max_out_request_queue, 2000);
-  pack.set_int(pack_t::send_buffer_watermark, 3 << 20);
+  // Peers are few and uplinks thin: little is asked of each in advance, the rarest first, and who gets is seen to
+  // often.
+  pack.set_int(pack_t::request_queue_time, 1);
+  pack.set_int(pack_t::initial_picker_threshold, 0);
+  pack.set_int(pack_t::unchoke_interval, 2);
   pack.set_int(pack_t::alert_mask, static_cast<int>(static_cast<uint32_t>(lt::alert_category::status)));
   return pack;
 }
