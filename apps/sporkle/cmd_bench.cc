@@ -6,6 +6,7 @@
 #include <span>
 
 #include "apps/sporkle/bench_connections.h"
+#include "apps/sporkle/bench_content.h"
 #include "apps/sporkle/bench_join.h"
 #include "apps/sporkle/bench_rpc.h"
 #include "apps/sporkle/cli.h"
@@ -311,6 +312,22 @@ void register_bench(Cli& cli) {
   add_output_options(rpc, rpc_options.get());
   rpc.example("bench rpc", "Over loopback, both ends in this process, under mutual TLS.");
   rpc.action([rpc_options] { return bench_rpc_alone(*rpc_options); });
+
+  auto content_output = std::make_shared<BenchCommand>();
+  auto content_options = std::make_shared<ContentBenchOptions>();
+  Command content = bench.command("content", "A file to several nodes: by a swarm, beside one source");
+  content.option("--megabytes", &content_options->megabytes, "Size of the file, in 10^6 bytes").range(1, 10000);
+  content.option("--nodes", &content_options->nodes, "Nodes that fetch it").range(1, 64);
+  content.option("--uplink-mbit", &content_options->uplink_mbit, "What every node can send; 0: no limit")
+      .range(0, 100000);
+  content.flag("--json", &content_output->json, "Print one JSON object a line");
+  content.example("bench content --megabytes 21", "Eight nodes with uplinks of 100 Mbit/s, all in this process.");
+  content.action([content_options, content_output]() -> Status {
+    Output output(*content_output);
+    SPORKLE_ASSIGN_OR_RETURN(const std::vector<Record> records, bench_content(*content_options));
+    for (const Record& record : records) output.add(record);
+    return {};
+  });
 
   auto all_options = std::make_shared<BenchCommand>();
   Command all = bench.command("all", "Every case with its default shapes, types and rivals");

@@ -33,6 +33,7 @@ struct JoinOptions {
   bool lan = false;
   bool list = false;
   std::vector<std::string> seeds;
+  DhtChoice dht;
   std::string name;
   std::string device;
   int64_t threads = 0;
@@ -93,6 +94,8 @@ Status join(const JoinOptions& o) {
   RunConnectorOptions connector_options;
   connector_options.lan = o.lan;
   connector_options.seeds = o.seeds;
+  if (!o.dht.bootstrap.empty()) SPORKLE_RETURN_IF_ERROR(o.dht.options(0).status());
+  connector_options.dht = o.dht;
   connector_options.client.software = "sporkle " + std::string(version());
   connector_options.client.plaintext = o.plaintext;
   connector_options.client.upload_limit_bytes_per_s = bytes_per_second(o.upload_mbit);
@@ -180,6 +183,7 @@ void register_join(Cli& cli) {
   command.option("--seeds", &o.seeds, "File of signed records that say where runs are (may be repeated)")
       .one_at_a_time()
       .value_name("FILE");
+  o.dht.add_options(command);
   command.option("--threads", &o.threads, "Threads to compute with; 0: one for each core").range(0, 4096);
   command.option("--device", &o.device, "Device to compute on (see `sporkle devices`)").value_name("DEVICE");
   command.option("--name", &o.name, "What others see this node called").value_name("NAME");

@@ -1,11 +1,13 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <thread>
 
 #include "apps/sporkle/bandwidth_options.h"
 #include "apps/sporkle/cli.h"
 #include "apps/sporkle/commands.h"
+#include "apps/sporkle/dht_choice.h"
 #include "apps/sporkle/interrupt.h"
 #include "apps/sporkle/listen_address.h"
 #include "apps/sporkle/relay_reservations.h"
@@ -19,6 +21,7 @@
 #include "base/terminal.h"
 #include "mesh/address_order.h"
 #include "mesh/client.h"
+#include "mesh/dht_publisher.h"
 #include "mesh/lan_announcer.h"
 #include "run/coordinator_server.h"
 #include "run/gpt.h"
@@ -43,6 +46,8 @@ struct StartOptions {
   double upload_mbit = 0;
   double download_mbit = 0;
   bool plaintext = false;
+  DhtChoice dht;
+  int64_t dht_port = 0;
   bool json = false;
 };
 
@@ -67,6 +72,10 @@ std::unique_ptr<mesh::LanAnnouncer> announce(const run::CoordinatorServer& serve
 }
 
 Status start_run(const StartOptions& o) {
+  std::optional<mesh::DhtOptions> dht_options;
+  if (o.dht.wanted() || (!o.dht.off && o.dht_port != 0)) {
+    SPORKLE_ASSIGN_OR_RETURN(dht_options, o.dht.options(static_cast<uint16_t>(o.dht_port)));
+  }
   SPORKLE_ASSIGN_OR_RETURN(const train::TrainConfig config, train::load_config(o.config));
   const fs::path state = o.state.empty() ? fs::path(config.output.directory) / "run" : fs::path(o.state);
   std::error_code error;
@@ -127,6 +136,25 @@ Status start_run(const StartOptions& o) {
           .add("record", (state / "record").string())
           .text());
 
+  // After the link is told: nobody who joins waits for it.
+  std::unique_ptr<mesh::Dht> dht;
+  std::optional<mesh::DhtPublisher> publisher;
+  if (dht_options) {
+    auto started = mesh::Dht::start(*dht_options);
+    if (started.ok()) {
+      dht = *std::move(started);
+      mesh::DhtPublisherOptions publisher_options;
+      publisher_options.on_published = [&o](uint64_t sequence, size_t nodes) {
+        if (o.json)
+          say(true, "", JsonObject().add("event", "dht").add("sequence", sequence).add("nodes", nodes).text());
+      };
+      publisher.emplace(
+          *dht, identity, [&server] { return server->record(); }, publisher_options);
+    } else {
+      log(LogLevel::warning, "run", started.status().message());
+    }
+  }
+
   catch_interrupts();
   std::jthread watcher([&server](std::stop_token stop) {
     while (!stop.stop_requested() && !interrupted()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
@@ -160,6 +188,7 @@ Status start_run(const StartOptions& o) {
 
 struct StatusOptions {
   std::string link;
+  DhtChoice dht;
   bool json = false;
   bool watch = false;
 };
@@ -173,6 +202,7 @@ Status show_run(const StatusOptions& o) {
   options.role = "observer";
   RunConnectorOptions connector_options;
   connector_options.client = options;
+  connector_options.dht = o.dht;
   SPORKLE_ASSIGN_OR_RETURN(const std::unique_ptr<RunConnector> connector,
                            RunConnector::create(link, identity, connector_options));
   SPORKLE_ASSIGN_OR_RETURN(const std::unique_ptr<mesh::Client> client, connector->connect());
@@ -236,6 +266,9 @@ void register_run(Cli& cli) {
   start.flag("--plaintext", &s.plaintext,
              "Allow connections without encryption to nodes that ask for them with --plaintext; all others stay "
              "encrypted");
+  s.dht.add_options(start);
+  start.option("--dht-port", &s.dht_port, "UDP port for the table; 0: any. With a port it works without others, too")
+      .range(0, 65535);
   start.flag("--json", &s.json, "Print one JSON event a line");
   start.computes();
   start.example("run start examples/configs/mesh.toml", "Prints a link for `sporkle join`, then conducts the run.");
@@ -245,6 +278,7 @@ void register_run(Cli& cli) {
   StatusOptions& t = *status_options;
   Command status = run.command("status", "Show nodes, rounds, loss and bytes of a run");
   status.option("link", &t.link, "The run's link").required().value_name("LINK");
+  t.dht.add_options(status);
   status.flag("--watch", &t.watch, "Keep showing it until the run is finished");
   status.flag("--json", &t.json, "Print JSON");
   status.example("run status 'sporkle://...' --watch", "Follows a run.");

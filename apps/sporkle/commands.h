@@ -11,6 +11,7 @@ void register_bench_reports(Command bench);  // commands of `bench`
 void register_checkpoint(Cli& cli);
 void register_demo(Cli& cli);
 void register_devices(Cli& cli);
+void register_dht(Cli& cli);
 void register_eval(Cli& cli);
 void register_generate(Cli& cli);
 void register_identity(Cli& cli);
@@ -35,6 +36,7 @@ inline void register_commands(Cli& cli) {
   register_run(cli);
   register_join(cli);
   register_relay(cli);
+  register_dht(cli);
   register_bench(cli);
   register_tune(cli);
   register_validate(cli);

@@ -1,6 +1,8 @@
 #include "apps/sporkle/run_connector.h"
 
 #include <algorithm>
+#include <condition_variable>
+#include <thread>
 #include <utility>
 
 #include "base/file.h"
@@ -16,6 +18,7 @@ namespace {
 
 // The network is not asked more often than this by one joining process.
 constexpr std::chrono::seconds pause_between_looks{5};
+constexpr std::chrono::seconds dht_patience{8};
 
 // Of what the coordinator answered: its record; nothing when it knows none. A failure when the record is not what it
 // should be: then the address does not lead to the run either.
@@ -72,10 +75,11 @@ Result<std::unique_ptr<RunConnector>> RunConnector::create(const mesh::RunLink& 
       if (!status.ok()) log(LogLevel::warning, "join", "the seed list is not used: " + status.message());
     }
   }
-  if (c.addresses().empty() && !c.look_on_lan())
-    return not_found("the link of coordinator " + link.coordinator.short_id() + " has no address, " + tried +
-                     ", and the local network does not answer for it; ask for a link with an address, or for a record "
-                     "to give with --seeds");
+  if (c.addresses().empty() && !c.look_around(true))
+    return not_found(
+        "the link of coordinator " + link.coordinator.short_id() + " has no address, " + tried +
+        ", and neither the local network nor the DHT answers for it; ask for a link with an address, or for a record "
+        "to give with --seeds");
   return connector;
 }
 
@@ -86,29 +90,79 @@ std::vector<mesh::Address> RunConnector::addresses() const {
   return mesh::addresses_to_try(known_ ? known_->addresses : std::vector<mesh::Address>(), sources);
 }
 
-bool RunConnector::look_on_lan() {
+bool RunConnector::look_around(bool lan) {
   const auto now = std::chrono::steady_clock::now();
   if (last_look_ != std::chrono::steady_clock::time_point{} && now - last_look_ < pause_between_looks) return false;
   last_look_ = now;
-  mesh::LanScanOptions options;
-  options.enough = [this](const mesh::LanRun& run) { return run.record.belongs_to(link_); };
-  const auto scan = mesh::scan_lan(options);
-  if (!scan.ok()) {
-    log(LogLevel::warning, "join", scan.status().message());
-    return false;
+  // Whichever answers first is enough. A search of the local network that is late ends by itself, and nobody waits.
+  struct Mailbox {
+    std::mutex mutex;
+    std::condition_variable changed;
+    int open = 0;
+    std::vector<mesh::Address> lan;
+    std::optional<mesh::RunRecord> record;
+  };
+  const auto mailbox = std::make_shared<Mailbox>();
+  const auto ended = [mailbox](const auto& put_in) {
+    const std::lock_guard lock(mailbox->mutex);
+    put_in();
+    --mailbox->open;
+    mailbox->changed.notify_all();
+  };
+  if (lan) {
+    ++mailbox->open;
+    lan_thread_ = std::jthread([mailbox, ended, link = link_] {
+      mesh::LanScanOptions options;
+      options.enough = [&link](const mesh::LanRun& run) { return run.record.belongs_to(link); };
+      const auto scan = mesh::scan_lan(options);
+      if (!scan.ok()) log(LogLevel::warning, "join", scan.status().message());
+      ended([&] {
+        if (!scan.ok()) return;
+        for (const mesh::LanRun& run : scan->runs)
+          if (run.record.belongs_to(link))
+            for (const mesh::Address& address : run.addresses()) mailbox->lan.push_back(address);
+      });
+    });
   }
-  const std::vector<mesh::Address> before = std::exchange(lan_, {});
-  for (const mesh::LanRun& run : scan->runs)
-    if (run.record.belongs_to(link_))
-      for (const mesh::Address& address : run.addresses()) lan_.push_back(address);
-  return !lan_.empty() && lan_ != before;
+  std::jthread dht_thread;
+  if (options_.dht.wanted()) {
+    ++mailbox->open;
+    dht_thread = std::jthread([this, mailbox, ended](const std::stop_token& stop) {
+      Result<mesh::RunRecord> record = find_in_dht(stop);
+      if (!record.ok() && record.status().code() != Code::cancelled)
+        log(LogLevel::warning, "join", record.status().message());
+      ended([&] {
+        if (record.ok()) mailbox->record = *std::move(record);
+      });
+    });
+  }
+  const std::vector<mesh::Address> before = addresses();
+  {
+    std::unique_lock lock(mailbox->mutex);
+    mailbox->changed.wait(lock,
+                          [&] { return mailbox->open == 0 || !mailbox->lan.empty() || mailbox->record.has_value(); });
+    lan_ = mailbox->lan;
+    // An older record than the one that is known leads nowhere new.
+    if (mailbox->record && (!record_ || record_->run_id == mailbox->record->run_id))
+      (void)mesh::replace_if_newer(record_, *mailbox->record);
+  }
+  dht_thread.request_stop();
+  return !addresses().empty() && addresses() != before;
+}
+
+Result<mesh::RunRecord> RunConnector::find_in_dht(const std::stop_token& stop) {
+  if (!dht_) {
+    SPORKLE_ASSIGN_OR_RETURN(const mesh::DhtOptions options, options_.dht.options(0));
+    SPORKLE_ASSIGN_OR_RETURN(dht_, mesh::Dht::start(options));
+  }
+  return dht_->find(link_, dht_patience, stop);
 }
 
 Result<std::unique_ptr<mesh::Client>> RunConnector::connect() {
   mesh::RunLink link = link_;
   link.addresses = addresses();
   auto client = mesh::Client::connect(link, identity_, options_.client);
-  if (!client.ok() && options_.lan && look_on_lan()) {
+  if (!client.ok() && look_around(options_.lan)) {
     link.addresses = addresses();
     client = mesh::Client::connect(link, identity_, options_.client);
   }

@@ -1,5 +1,6 @@
 // RunConnector: connections to a run's coordinator, by whatever leads there: the link's own addresses, what this
-// machine remembers, seed lists, the local network. The link's key decides; addresses are only hints.
+// machine remembers, seed lists, and when none of these does, the local network and the DHT at once. The link's key
+// decides; addresses are only hints.
 //
 // connect() is called by one thread at a time; remember() from any.
 #pragma once
@@ -8,11 +9,15 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <stop_token>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "apps/sporkle/dht_choice.h"
 #include "base/status.h"
 #include "mesh/client.h"
+#include "mesh/dht.h"
 #include "mesh/identity.h"
 #include "mesh/known_runs.h"
 #include "mesh/run_link.h"
@@ -22,13 +27,14 @@ namespace sporkle::app {
 struct RunConnectorOptions {
   bool lan = false;                // asks the local network when no other address leads there
   std::vector<std::string> seeds;  // files
+  DhtChoice dht;                   // asked only when nothing else leads there
   mesh::ClientOptions client;
 };
 
 class RunConnector {
  public:
   // Reads what is remembered and the seed lists. A link of which no address is known at all is looked for on the local
-  // network, by asking it for a second. not_found when nothing leads anywhere: says what was tried.
+  // network and in the DHT, for some seconds at most. not_found when nothing leads anywhere: says what was tried.
   static Result<std::unique_ptr<RunConnector>> create(const mesh::RunLink& link, const mesh::Identity& identity,
                                                       RunConnectorOptions options);
 
@@ -53,7 +59,9 @@ class RunConnector {
 
   RunConnector(mesh::RunLink link, const mesh::Identity& identity, RunConnectorOptions options);
   std::vector<mesh::Address> addresses() const;
-  bool look_on_lan();
+  // Asks the network (the local one if `lan`), and whether that gave addresses that were not known.
+  bool look_around(bool lan);
+  Result<mesh::RunRecord> find_in_dht(const std::stop_token& stop);
 
   const mesh::RunLink link_;
   const mesh::Identity identity_;
@@ -62,8 +70,10 @@ class RunConnector {
   std::optional<mesh::KnownRun> known_;
   std::optional<mesh::RunRecord> record_;  // the newest, of memory and seeds
   std::vector<mesh::Address> lan_;         // where the local network says it is
+  std::shared_ptr<mesh::Dht> dht_;         // once it was needed
   std::chrono::steady_clock::time_point last_look_{};
   bool ever_connected_ = false;
+  std::jthread lan_thread_;
   const std::shared_ptr<Lessons> lessons_ = std::make_shared<Lessons>();
 };
 

@@ -160,7 +160,10 @@ bool RunRecord::belongs_to(const RunLink& link) const {
 }
 
 RunLink RunRecord::link() const {
-  return {coordinator(), addresses, {{std::string(link_run_parameter), link_run_value(run_id)}}};
+  return {coordinator(),
+          addresses,
+          {{std::string(link_run_parameter), link_run_value(run_id)},
+           {std::string(link_key_parameter), link_key_value(key)}}};
 }
 
 std::string link_run_value(const RunId& id) { return to_hex(id).substr(0, link_run_digits); }
@@ -170,15 +173,27 @@ std::string run_in_link(const RunLink& link) {
   return found == link.parameters.end() ? "" : found->second;
 }
 
+std::string link_key_value(const PublicKey& key) { return to_base32(key); }
+
+Result<PublicKey> key_in_link(const RunLink& link) {
+  const auto found = link.parameters.find(std::string(link_key_parameter));
+  if (found == link.parameters.end()) return not_found("the link has no key, so the DHT cannot be asked for its run");
+  PublicKey key;
+  if (!from_base32(found->second, key) || NodeId::of(key) != link.coordinator)
+    return invalid_argument("the link's key '" + printable(found->second, 60) + "' is not its coordinator's");
+  return key;
+}
+
 std::vector<Address> fit_addresses(const std::vector<Address>& addresses) {
   // Keys, tags, numbers and the longest name take less than this.
   constexpr size_t fixed_bytes = 256;
+  constexpr size_t max_bytes = 996;  // what an item of the DHT holds, less than max_encoded_bytes
   constexpr size_t field_bytes = 3;  // a tag and a length of up to two bytes
   std::vector<Address> fitting;
   size_t size = fixed_bytes;
   for (const Address& address : addresses) {
     const size_t bytes = address.to_string().size() + field_bytes;
-    if (fitting.size() == RunRecord::max_addresses || size + bytes > RunRecord::max_encoded_bytes ||
+    if (fitting.size() == RunRecord::max_addresses || size + bytes > max_bytes ||
         address.host.find('%') != std::string::npos || std::ranges::find(fitting, address) != fitting.end())
       continue;
     size += bytes;

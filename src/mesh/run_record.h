@@ -71,7 +71,16 @@ std::string link_run_value(const RunId& id);
 // The value of that parameter, or "" for a link that has none.
 std::string run_in_link(const RunLink& link);
 
-// The first addresses that fit into a record beside a name of any length; without repetitions and zones.
+// The name of the link parameter that holds the coordinator's public key in base32. The node ID, its hash, says which
+// key is right; the key itself is what the DHT must be asked by.
+inline constexpr std::string_view link_key_parameter = "key";
+std::string link_key_value(const PublicKey& key);
+// The key of the link's coordinator. not_found for a link that has none, invalid_argument for one whose key is damaged
+// or another's.
+Result<PublicKey> key_in_link(const RunLink& link);
+
+// The first addresses that fit into a record, of a size that the DHT takes too, beside a name of any length; without
+// repetitions and zones.
 std::vector<Address> fit_addresses(const std::vector<Address>& addresses);
 
 // Keeps the newer of two records of one run: puts `offered` into `held` unless that has a higher sequence number, which

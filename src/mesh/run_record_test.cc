@@ -98,7 +98,7 @@ TEST(RunRecord, AnotherKeysRecordIsAnotherRuns) {
   EXPECT_FALSE(own.belongs_to(link));
   EXPECT_EQ(own.link().to_string(),
             "sporkle://eh7ddx5bksrgcytl7bkai36se4nxx3klnk7elksyq57pi74xeg4q@192.0.2.7:7000,[2001:db8::7]:7000/"
-            "?run=0001020304050607");
+            "?key=25njqamcweflpvkl73j4szahhihoc4xt3ktcgjnpaingr5yhkena&run=0001020304050607");
 }
 
 TEST(RunRecord, ErrorsNameWhatIsWrong) {
@@ -164,7 +164,7 @@ TEST(RunRecord, AnOlderSequenceNumberLoses) {
 
 TEST(RunRecord, AddressesAreCutToWhatFits) {
   std::vector<Address> addresses{{"192.0.2.1", 7}, {"192.0.2.1", 7}, {"fe80::1%eth0", 7}};
-  for (int i = 0; i < 4; ++i) addresses.push_back({std::string(229, 'h') + std::to_string(i), 65535});
+  for (int i = 0; i < 4; ++i) addresses.push_back({std::string(222, 'h') + std::to_string(i), 65535});
   addresses.push_back({"192.0.2.2", 7});
   RunRecord record = unsigned_record();
   record.name = std::string(RunRecord::max_name_bytes, 'n');

@@ -204,7 +204,10 @@ Result<std::unique_ptr<CoordinatorServer>> CoordinatorServer::start(const RunCon
       result.insert(result.end(), relays.begin(), relays.end());
       return result;
     };
-    s.link = {identity.id(), addresses(), {{std::string(mesh::link_run_parameter), mesh::link_run_value(run_id)}}};
+    s.link = {identity.id(),
+              addresses(),
+              {{std::string(mesh::link_run_parameter), mesh::link_run_value(run_id)},
+               {std::string(mesh::link_key_parameter), mesh::link_key_value(identity.public_key())}}};
     mesh::RecordSigner::Options signer_options;
     signer_options.run_id = run_id;
     signer_options.name = s.options.name.empty() ? config.manifest.name : s.options.name;
