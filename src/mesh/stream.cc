@@ -124,7 +124,12 @@ Status Stream::write(SharedBytes bytes, milliseconds timeout) {
   return {};
 }
 
-bool Stream::ended() const { return state_->cancellation->requested(); }
+bool Stream::ended() const {
+  if (state_->cancellation->requested()) return true;
+  // Whoever has seen that it is over may come before the request, which is made without the lock.
+  const std::lock_guard lock(state_->mutex);
+  return state_->over && !(state_->responded && state_->over->ok());
+}
 
 // --- ClientStream
 
