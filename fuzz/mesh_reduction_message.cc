@@ -48,12 +48,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       if (header != again) std::abort();
     }
   }
-  Reduction core(kMembers, 0x7, size ? data[0] % kMembers : 0, {.chunk_bytes = 64, .window_chunks = 2});
+  const size_t self = size ? data[0] % kMembers : 0;
+  Reduction core(kMembers, 0x7, self, {.chunk_bytes = 64, .window_chunks = 2});
   std::vector<std::byte> input(900), output(900);
   Reduction::TimePoint now{};
   core.begin(input, output, first_of_inputs, now);
   for (size_t at = 1; at + 8 <= size; at += 8) {
-    const size_t peer = data[at] % kMembers;
+    const size_t peer = (self + 1 + data[at] % (kMembers - 1)) % kMembers;
     const ReductionMessage message = message_from(std::span<const uint8_t, 7>(data + at + 1, 7));
     now += std::chrono::milliseconds(data[at] >> 2);
     core.tick(now);
