@@ -36,6 +36,7 @@ Reduction::Reduction(size_t members, uint64_t reachable, size_t self, const Redu
       peers_(members),
       members_(members == 64 ? ~uint64_t{0} : bit(members) - 1) {
   assert(check(members, reachable, options).ok() && self < members);
+  for (Peer& peer : peers_) peer.window_out = options.window_chunks;
 }
 
 size_t Reduction::lowest(uint64_t set) const { return static_cast<size_t>(std::countr_zero(set)); }

@@ -37,8 +37,8 @@
 namespace sporkle::mesh {
 
 struct ReductionOptions {
-  size_t chunk_bytes = size_t{256} << 10;  // a multiple of 64, max_reduction_chunk_bytes at most
-  size_t window_chunks = 8;                // that a member sends to an aggregator ahead of the sums that came back
+  size_t chunk_bytes = size_t{128} << 10;  // a multiple of 64, max_reduction_chunk_bytes at most
+  size_t window_chunks = 16;               // that a member may send to an aggregator ahead of the sums that came back
   // How many members a view needs. 0: more than half of the group, so that of two parts of a network one goes on. 1 is
   // for members that do not part, such as processes of one machine.
   size_t least_members = 0;
@@ -75,6 +75,10 @@ class Reduction {
   // `reachable`: bit i says whether others can connect to member i, and so whether it aggregates. Arguments that
   // check() refuses are a bug.
   Reduction(size_t members, uint64_t reachable, size_t self, const ReductionOptions& options);
+
+  // Sends no more than so many chunks (1 to window_chunks) to `peer` ahead of the sums that came back from it. Where
+  // little suffices to keep a link busy, more only falls out of the caches before it is read.
+  void set_window(size_t peer, size_t chunks) { peers_[peer].window_out = chunks; }
 
   // Begins the next operation; the one before must have ended with success. `input` and `output` have the same size,
   // at least one byte, the same with all members (members that differ in it are given up), do not overlap and live
@@ -115,6 +119,7 @@ class Reduction {
     std::deque<ReductionMessage> control;  // goes before chunks
     // The next chunk of each stream, in this view.
     size_t contribution_out = 0, contribution_in = 0, result_out = 0, result_in = 0;
+    size_t window_out = 0;
     std::vector<std::byte> window;  // its contributions, chunk c at c % window_chunks
     // Its promise for my ballot.
     bool promised = false, promised_done = false;

@@ -95,7 +95,7 @@ bool Reduction::next_chunk(size_t peer, ReductionMessage& message, std::span<con
     message.kind = ReductionKind::result;
     message.chunk = static_cast<uint32_t>(to.result_out++);
     source = output_;
-  } else if (to.contribution_out < std::min(shards_[peer].end, to.result_in + options_.window_chunks)) {
+  } else if (to.contribution_out < std::min(shards_[peer].end, to.result_in + to.window_out)) {
     message.kind = ReductionKind::contribution;
     message.chunk = static_cast<uint32_t>(to.contribution_out++);
     source = input_;

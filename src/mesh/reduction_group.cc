@@ -16,6 +16,13 @@ constexpr std::chrono::milliseconds kTick(10);
 constexpr std::chrono::milliseconds kFlushTimeout(500);
 constexpr size_t kDiscardBytes = size_t{64} << 10;
 
+// Two chunks, so that one is under way while the other is added, and what a link of 10 Gbit/s holds in a round trip.
+size_t window_for(std::chrono::microseconds round_trip_time, const ReductionOptions& options) {
+  constexpr size_t kBytesPerMicrosecond = 1250;
+  const size_t bytes = static_cast<size_t>(round_trip_time.count()) * kBytesPerMicrosecond;
+  return std::min(2 + bytes / options.chunk_bytes, options.window_chunks);
+}
+
 uint64_t reachable_members(const std::vector<ReductionMember>& members) {
   uint64_t set = 0;
   for (size_t member = 0; member < std::min(members.size(), max_reduction_members); ++member)
@@ -84,6 +91,7 @@ Result<std::unique_ptr<ReductionGroup>> ReductionGroup::join(const Identity& ide
       link = std::make_unique<Link>();
       link->peer = peer;
       link->stream = std::move(streams[peer]);
+      group->core_.set_window(peer, window_for(link->stream->round_trip_time(), options.reduction));
     } else if (peer != self && linked) {
       group->core_.lost(peer, group->clock_.now());
     }

@@ -173,6 +173,13 @@ Result<Descriptor> ReductionStream::connect(const Address& address) {
   return descriptor;
 }
 
+std::chrono::microseconds ReductionStream::round_trip_time() const {
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  if (::getsockopt(descriptor(), IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return {};
+  return std::chrono::microseconds(info.tcpi_rtt);
+}
+
 std::unique_ptr<ReductionStream> ReductionStream::create(Descriptor descriptor, std::shared_ptr<const TlsContext> tls,
                                                          Side side) {
   if (tls) return std::make_unique<EncryptedStream>(std::move(descriptor), std::move(tls), side);

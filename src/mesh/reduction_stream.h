@@ -3,6 +3,7 @@
 // A stream belongs to one thread at a time and owns its descriptor, as a listener does.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <memory>
 #include <optional>
@@ -57,6 +58,8 @@ class ReductionStream {
   virtual ~ReductionStream() = default;
 
   int descriptor() const { return descriptor_.get(); }
+  // The system's estimate; 0 where it has none.
+  std::chrono::microseconds round_trip_time() const;
   // True when connected and, over TLS, both sides have proved who they are; false: not yet.
   virtual Result<bool> establish() = 0;
   // Whose key the peer has proved to hold; nothing in plain text.
