@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "base/seconds.h"
+#include "mesh/reduction_join.h"
 
 namespace sporkle::mesh {
 namespace {
@@ -209,6 +210,22 @@ TEST(ReductionGroup, StrangersAreNotLetIn) {
     ASSERT_TRUE(contributors.ok()) << contributors.status().to_string();
     EXPECT_EQ(*contributors, std::vector<NodeId>{nodes.members[0].id});
   }
+}
+
+// The vector of docs/protocol.md, made with another implementation.
+TEST(ReductionGroup, HasTheDigestOfTheProtocol) {
+  std::vector<ReductionMember> members(2);
+  members[0].id.bytes.fill(std::byte{0x11});
+  members[0].address = Address{"192.0.2.1", 1};
+  members[1].id.bytes.fill(std::byte{0x22});
+  ReductionOptions options;
+  options.chunk_bytes = 131072;
+  options.window_chunks = 16;
+  EXPECT_EQ(to_hex(reduction_group_digest(members, options)),
+            "aca20a064842689034aa2a1a1447f9be0a5b1d39a67574f9d01620c40f2f817f");
+  options.window_chunks = 15;
+  EXPECT_NE(to_hex(reduction_group_digest(members, options)),
+            "aca20a064842689034aa2a1a1447f9be0a5b1d39a67574f9d01620c40f2f817f");
 }
 
 TEST(ReductionGroup, SaysWhatItCannotDo) {

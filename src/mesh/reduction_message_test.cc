@@ -30,7 +30,7 @@ std::string hex(const Header& header) {
   return text;
 }
 
-// The vectors of docs/protocol.md.
+// The vectors of docs/protocol.md, made with another implementation.
 TEST(ReductionMessage, HasTheBytesOfTheProtocol) {
   Header header;
   encode_reduction(example(), header);
@@ -47,6 +47,13 @@ TEST(ReductionMessage, HasTheBytesOfTheProtocol) {
   EXPECT_EQ(hex(header),
             "53504b5201020000010000000000000000000000000000000f000000"
             "000000000000000000000000ff0000000000040000000000e0f1386a");
+  ReductionMessage hello;
+  hello.kind = ReductionKind::hello;
+  hello.payload_bytes = 64;
+  encode_reduction(hello, header);
+  EXPECT_EQ(hex(header),
+            "53504b52010100000000000000000000000000000000000000000000"
+            "00000000000000000000000000000000400000000000000074cd8d8f");
 }
 
 TEST(ReductionMessage, ComesBack) {
