@@ -60,6 +60,20 @@ TEST_F(BenchCommandTest, MeasuresCallsBetweenNodes) {
   EXPECT_NE(refused.err.find("thrift"), std::string::npos) << refused.err;
 }
 
+TEST_F(BenchCommandTest, AddsUpBetweenProcessesAndLosesOne) {
+  const Output measured = run(
+      {"bench", "allreduce", "--rounds", "1", "--processes", "3", "--mebibytes", "3", "--against", "none", "--json"});
+  ASSERT_EQ(measured.exit_code, 0) << measured.err;
+  const std::vector<std::string> rows = lines(measured.out);
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(field(rows[0], "shape"), "3MiBx3");
+  EXPECT_EQ(field(rows[1], "shape"), "3MiBx3:killed");
+  for (const std::string& row : rows) EXPECT_EQ(row.find("\"value\":0,"), std::string::npos) << row;
+  const Output refused = run({"bench", "allreduce", "--against", "mpi"});
+  EXPECT_NE(refused.exit_code, 0);
+  EXPECT_NE(refused.err.find("mpi"), std::string::npos) << refused.err;
+}
+
 TEST_F(BenchCommandTest, ResumesWithWhatIsMissing) {
   const std::string folder = (folder_ / "results").string();
   const std::vector<std::string> command = {"bench",    "launch",    "--shape", "host",      "--rounds", "7",

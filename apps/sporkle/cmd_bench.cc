@@ -5,6 +5,8 @@
 #include <memory>
 #include <span>
 
+#include "apps/sporkle/allreduce_worker.h"
+#include "apps/sporkle/bench_allreduce.h"
 #include "apps/sporkle/bench_connections.h"
 #include "apps/sporkle/bench_content.h"
 #include "apps/sporkle/bench_join.h"
@@ -182,6 +184,15 @@ Status measure_join(const BenchCommand& command, Output& output) {
   return output.save(noise);
 }
 
+Status save_if_asked(const BenchCommand& command, Output& output) {
+  if (!command.save) return {};
+  SPORKLE_ASSIGN_OR_RETURN(const int threads, hal::thread_count(0));
+  SPORKLE_ASSIGN_OR_RETURN(const double noise, bench::noise_of_device(command.device, threads));
+  const Status saved = output.save(noise);
+  output.say_where();
+  return saved;
+}
+
 Status bench_rpc_alone(const BenchCommand& command) {
   Output output(command);
   RpcBenchOptions options;
@@ -195,24 +206,29 @@ Status bench_rpc_alone(const BenchCommand& command) {
   SPORKLE_ASSIGN_OR_RETURN(const std::vector<Record> records, bench_rpc(options));
   for (const Record& record : records) output.add(record);
   if (!records[0].rival.empty() && !records[0].ratio) output.notice("gRPC was " + records[0].rival_version);
-  if (!command.save) return {};
-  SPORKLE_ASSIGN_OR_RETURN(const int threads, hal::thread_count(0));
-  SPORKLE_ASSIGN_OR_RETURN(const double noise, bench::noise_of_device(command.device, threads));
-  const Status saved = output.save(noise);
-  output.say_where();
-  return saved;
+  return save_if_asked(command, output);
 }
 
 Status bench_connections_alone(const BenchCommand& command) {
   Output output(command);
   SPORKLE_ASSIGN_OR_RETURN(const std::vector<Record> records, bench_connections(command.count));
   for (const Record& record : records) output.add(record);
-  if (!command.save) return {};
-  SPORKLE_ASSIGN_OR_RETURN(const int threads, hal::thread_count(0));
-  SPORKLE_ASSIGN_OR_RETURN(const double noise, bench::noise_of_device(command.device, threads));
-  const Status saved = output.save(noise);
-  output.say_where();
-  return saved;
+  return save_if_asked(command, output);
+}
+
+Status bench_allreduce_alone(const BenchCommand& command, AllreduceBenchOptions options) {
+  Output output(command);
+  options.rounds = command.rounds;
+  for (const std::string& rival : split_commas(command.against)) {
+    if (rival != "gloo" && rival != "none")
+      return invalid_argument("--against " + rival + ": the rivals of allreduce are gloo and none");
+    options.against = rival == "gloo";
+  }
+  options.on_progress = [&output](double done) { output.progress(done, "allreduce"); };
+  SPORKLE_ASSIGN_OR_RETURN(const std::vector<Record> records, bench_allreduce(options));
+  for (const Record& record : records) output.add(record);
+  if (!records[0].rival.empty() && !records[0].ratio) output.notice("Gloo was " + records[0].rival_version);
+  return save_if_asked(command, output);
 }
 
 Status bench_join_alone(const BenchCommand& command) {
@@ -329,6 +345,17 @@ void register_bench(Cli& cli) {
     return {};
   });
 
+  auto sum_options = std::make_shared<BenchCommand>();
+  auto sum = std::make_shared<AllreduceBenchOptions>();
+  Command allreduce = bench.command("allreduce", "Arrays added up between processes, beside PyTorch's Gloo");
+  allreduce.option("--rounds", &sum_options->rounds, "Rounds; ratios are per round, the median counts").range(1, 10000);
+  allreduce.option("--processes", &sum->processes, "How many processes").range(2, 64);
+  allreduce.option("--mebibytes", &sum->mebibytes, "Size of each process's array, MiB").range(1, 16384);
+  allreduce.option("--against", &sum_options->against, "Rivals: gloo, none").value_name("RIVAL");
+  add_output_options(allreduce, sum_options.get());
+  allreduce.example("bench allreduce", "64 MiB in four processes over loopback, in plain text, and with one killed.");
+  allreduce.action([sum_options, sum] { return bench_allreduce_alone(*sum_options, *sum); });
+
   auto all_options = std::make_shared<BenchCommand>();
   Command all = bench.command("all", "Every case with its default shapes, types and rivals");
   add_measuring_options(all, all_options.get());
@@ -343,6 +370,11 @@ void register_bench(Cli& cli) {
   Command worker = bench.hidden_command(kBlasWorker, "A rival's side of a benchmark, which `bench gemm` starts itself");
   worker.option("library", library.get(), "OpenBLAS or BLIS").required();
   worker.action([library] { return bench::serve_blas(*library, std::cin, std::cout); });
+
+  auto elements = std::make_shared<int64_t>(0);
+  Command summer = bench.hidden_command(kAllreduceWorker, "A process of `bench allreduce`, which starts it itself");
+  summer.option("elements", elements.get(), "Of f32").range(1, int64_t{1} << 32).required();
+  summer.action([elements] { return serve_allreduce(*elements, std::cin, std::cout); });
 }
 
 }  // namespace sporkle::app
