@@ -16,6 +16,7 @@ constexpr Pass kPasses[] = {
     {"common_subexpressions", "equal operations become one", true, merge_common_subexpressions},
     {"layout", "pointwise results lie as what they are made from", true, choose_layouts},
     {"mixed_precision", "products in a smaller type, in `fast` alone", true, choose_precision},
+    {"split_products", "long products on a GPU's matrix units, in segments, in `fast` alone", true, split_products},
     {"dead_code", "what no result needs is left out", true, drop_dead_code},
     {"recomputation", "under a memory cap, activations are computed again", false, recompute_activations},
     {"fusion", "what runs together in one kernel", false, fuse_steps},

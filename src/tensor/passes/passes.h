@@ -1,6 +1,6 @@
 // The passes between a lazy graph and the launches that compute it, as one list (passes.cc). Internal.
 //
-// Every pass keeps every bit of every result (in `strict`; mixed precision changes bits and runs in `fast` alone). Each
+// Every pass keeps every bit of every result (in `strict`; some change bits and run in `fast` alone). Each
 // prints what it did under SPORKLE_DEBUG=2 and may be left out by name (ContextOptions::skip_passes), which tests do.
 #pragma once
 
@@ -50,6 +50,8 @@ Status merge_common_subexpressions(Planning& planning);
 Status choose_layouts(Planning& planning);
 // Where products compute in a smaller type. Changes bits: does nothing in `strict`.
 Status choose_precision(Planning& planning);
+// Long products of small matrices on a GPU's matrix units, in segments. Changes bits: does nothing in `strict`.
+Status split_products(Planning& planning);
 // Leaves out what no result needs any more.
 Status drop_dead_code(Planning& planning);
 // Under a memory cap: of the places where the way forward has a single value left to read, every keep_every-th is kept
