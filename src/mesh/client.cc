@@ -257,9 +257,14 @@ Result<Message> Client::call(std::string_view method, Message request, milliseco
   SPORKLE_ASSIGN_OR_RETURN(const uint64_t call_id,
                            state_->send(method, std::move(request), {&call, nullptr}, timeout_ms(timeout)));
   call.done.wait_until(lock, deadline, [&] { return call.result.has_value(); });
-  if (call.result) return *std::move(call.result);
-  state_->pending.erase(call_id);
-  state_->connection->cancel(call_id);
+  // The server ends an expired call as well; whoever comes first, the failure is the same.
+  const bool expired =
+      call.result && call.result->status().code() == Code::deadline_exceeded && steady_clock::now() >= deadline;
+  if (call.result && !expired) return *std::move(call.result);
+  if (!call.result) {
+    state_->pending.erase(call_id);
+    state_->connection->cancel(call_id);
+  }
   return Status(Code::deadline_exceeded, "the call '" + printable(method, max_method_bytes) + "' to " +
                                              state_->server_address.to_string() + " got no answer within " +
                                              std::to_string(timeout.count()) + " ms");

@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "mesh/content.pb.h"
+#include "mesh/little_endian.h"
 #include "mesh/piece_tree.h"
 #include "mesh/printable.h"
 
@@ -17,10 +18,6 @@ constexpr uint64_t pieces_wanted = 2000;
 
 std::string text(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
-void append_integer(std::vector<std::byte>& out, uint64_t value, size_t bytes) {
-  for (size_t i = 0; i < bytes; ++i) out.push_back(static_cast<std::byte>(value >> (8 * i)));
 }
 
 template <size_t N>

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "mesh/crc32c.h"
+#include "mesh/little_endian.h"
 
 namespace sporkle::mesh {
 namespace {
@@ -27,18 +28,6 @@ constexpr size_t at_wire_bytes = 16;
 constexpr size_t at_data_bytes = 20;
 constexpr size_t at_data_checksum = 24;
 constexpr size_t at_header_checksum = 28;
-
-template <typename T>
-void store(std::byte* at, T value) {
-  for (size_t i = 0; i < sizeof(T); ++i) at[i] = static_cast<std::byte>(value >> (8 * i));
-}
-
-template <typename T>
-T load(const std::byte* at) {
-  T value = 0;
-  for (size_t i = 0; i < sizeof(T); ++i) value = static_cast<T>(value | std::to_integer<T>(at[i]) << (8 * i));
-  return value;
-}
 
 // Contexts cost hundreds of KiB: one a thread, not one a connection.
 ZSTD_CCtx* compression_context() {

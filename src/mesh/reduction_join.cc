@@ -8,6 +8,8 @@
 #include <list>
 #include <optional>
 
+#include "mesh/little_endian.h"
+
 namespace sporkle::mesh {
 namespace {
 
@@ -83,9 +85,7 @@ class Candidate {
 
 Digest reduction_group_digest(const std::vector<ReductionMember>& members, const ReductionOptions& options) {
   std::vector<std::byte> bytes;
-  const auto add_number = [&bytes](uint64_t value) {
-    for (int i = 0; i < 8; ++i) bytes.push_back(static_cast<std::byte>(value >> (8 * i)));
-  };
+  const auto add_number = [&bytes](uint64_t value) { append_integer(bytes, value, 8); };
   add_number(options.chunk_bytes);
   add_number(options.window_chunks);
   for (const ReductionMember& member : members) {

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "mesh/crc32c.h"
+#include "mesh/little_endian.h"
 
 namespace sporkle::mesh {
 namespace {
@@ -25,18 +26,6 @@ constexpr size_t at_chunk = 40;
 constexpr size_t at_payload_bytes = 44;
 constexpr size_t at_zero = 48;
 constexpr size_t at_checksum = 52;
-
-template <typename T>
-void store(std::byte* at, T value) {
-  for (size_t i = 0; i < sizeof(T); ++i) at[i] = static_cast<std::byte>(value >> (8 * i));
-}
-
-template <typename T>
-T load(const std::byte* at) {
-  T value = 0;
-  for (size_t i = 0; i < sizeof(T); ++i) value = static_cast<T>(value | std::to_integer<T>(at[i]) << (8 * i));
-  return value;
-}
 
 // Whether so much payload may follow a message of this kind.
 bool fits(ReductionKind kind, uint32_t payload_bytes) {

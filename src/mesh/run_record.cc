@@ -5,6 +5,7 @@
 
 #include "base/sha256.h"
 #include "mesh/base32.h"
+#include "mesh/little_endian.h"
 #include "mesh/printable.h"
 #include "mesh/record.pb.h"
 
@@ -19,10 +20,6 @@ void append(std::vector<std::byte>& out, std::span<const std::byte> bytes) {
 }
 
 void append(std::vector<std::byte>& out, std::string_view text) { append(out, std::as_bytes(std::span(text))); }
-
-void append_integer(std::vector<std::byte>& out, uint64_t value, size_t bytes) {
-  for (size_t i = 0; i < bytes; ++i) out.push_back(static_cast<std::byte>(value >> (8 * i)));
-}
 
 template <size_t N>
 std::string to_string(const std::array<std::byte, N>& bytes) {

@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <array>
-#include <cmath>
 
 #include "codegen/vulkan_target.h"
 #include "tensor/autograd.h"
@@ -13,6 +12,7 @@
 namespace sporkle::tensor {
 namespace {
 
+using testing::difference;
 using testing::random_tensor;
 using testing::read;
 
@@ -29,16 +29,6 @@ std::vector<std::vector<float>> all_results(Context& c, const Case& s, const Att
   const auto gradients = grad(sum(y * random_tensor(c, of_q, 4)), std::array{q, k, v});
   EXPECT_TRUE(gradients.ok()) << gradients.status().to_string();
   return {read(y), read((*gradients)[0]), read((*gradients)[1]), read((*gradients)[2])};
-}
-
-// Of all elements together, the difference's magnitude beside the values'.
-double difference(const std::vector<float>& found, const std::vector<float>& expected) {
-  double apart = 0, magnitude = 0;
-  for (size_t i = 0; i < found.size(); ++i) {
-    apart += std::pow(found[i] - expected[i], 2);
-    magnitude += std::pow(expected[i], 2);
-  }
-  return std::sqrt(apart / magnitude);
 }
 
 TEST(ComposedAttention, HasTheBitsOfAProcessors) {

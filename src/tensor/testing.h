@@ -52,6 +52,16 @@ std::vector<T> read(const Tensor& tensor) {
   return values.ok() ? *values : std::vector<T>(static_cast<size_t>(tensor.size()));
 }
 
+// Of all elements together, the difference's magnitude beside the values'.
+inline double difference(const std::vector<float>& found, const std::vector<float>& expected) {
+  double apart = 0, magnitude = 0;
+  for (size_t i = 0; i < found.size(); ++i) {
+    apart += std::pow(found[i] - expected[i], 2);
+    magnitude += std::pow(expected[i], 2);
+  }
+  return std::sqrt(apart / magnitude);
+}
+
 // The elements as f64, whatever their type.
 inline std::vector<double> read_numbers(const Tensor& tensor) {
   const auto widen = [](const auto& values) { return std::vector<double>(values.begin(), values.end()); };

@@ -29,7 +29,7 @@ class VulkanContext {
 
   // The status of `result`; a lost device is remembered.
   Status status(VkResult result, const std::string& what) const;
-  // unavailable once the device is lost.
+  // device_lost once it is.
   Status alive() const;
 
  private:

@@ -1,6 +1,5 @@
 // Attention on matrix units beside a processor's in f32. Where a device has no such units, by the kernels' definition.
 #include <array>
-#include <cmath>
 
 #include "codegen/vulkan_target.h"
 #include "tensor/attention.h"
@@ -10,6 +9,7 @@
 namespace sporkle::tensor {
 namespace {
 
+using testing::difference;
 using testing::random_tensor;
 using testing::read;
 using Values = std::vector<std::vector<float>>;
@@ -48,16 +48,6 @@ Values separate(Context& c, const Case& s) {
 Values packed(Context& c, const Case& s) {
   const std::array all{random_tensor(c, {s.rows, s.length, (s.heads + 2 * s.kv_heads) * s.size}, 1)};
   return with_gradients(packed_attention(all[0], s.heads, s.kv_heads, {0.3}), all);
-}
-
-// Of all elements together, the difference's magnitude beside the values'.
-double difference(const std::vector<float>& found, const std::vector<float>& expected) {
-  double apart = 0, magnitude = 0;
-  for (size_t i = 0; i < found.size(); ++i) {
-    apart += std::pow(found[i] - expected[i], 2);
-    magnitude += std::pow(expected[i], 2);
-  }
-  return std::sqrt(apart / magnitude);
 }
 
 void expect_close(const Values& found, const Values& expected, const std::string& what) {
