@@ -2,7 +2,8 @@
 //
 // A run is one token: its logits, read by the host. Tokens come from a fixed text at positions from half of the context
 // to its end, over and over. prepare() judges a whole sequence in float64 by its loss, and every sample's last logits
-// are those of the whole sequence computed at once, bit for bit.
+// are those of the whole sequence computed at once, bit for bit. The rival `read` only reads as many bytes: the ratio
+// to it is the share of the memory's bandwidth, in the same minute.
 #include <algorithm>
 #include <cmath>
 
@@ -160,8 +161,8 @@ CaseKind generate_case() {
   kind.default_shapes = {"6x384x6x256"};
   kind.dtypes = {ir::DType::f32};
   kind.numerics = {ir::Numerics::strict};
-  kind.rivals = {"PyTorch"};
-  kind.default_rivals = {"PyTorch"};
+  kind.rivals = {"PyTorch", "read"};
+  kind.default_rivals = {"PyTorch", "read"};
   kind.make = [](const Setting& setting) -> Result<std::unique_ptr<Case>> {
     SPORKLE_ASSIGN_OR_RETURN(const std::vector<int64_t> n, parse_extents(setting.shape, 4, kForm));
     const GptProblem gpt{n[0], n[2], n[1], n[3], 256};

@@ -3,9 +3,11 @@
 #include <gnu/libc-version.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cctype>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 
 #include "base/edit_distance.h"
 #include "base/seconds.h"
@@ -64,9 +66,56 @@ class MemcpyRival final : public Rival {
   std::vector<std::vector<std::byte>> from_, to_;
 };
 
+// Sums as many bytes as the case must read, as whole numbers: nothing that reads them takes less time.
+class ReadRival final : public Rival {
+ public:
+  ReadRival(const Case& subject, int threads)
+      : subject_(subject), pool_(threads), words_(static_cast<size_t>(subject.work().bytes / sizeof(uint64_t))) {
+    for (size_t i = 0; i < words_.size(); ++i) {
+      words_[i] = (i * 2654435761u + 17) >> 13;
+      expected_ += words_[i];
+    }
+  }
+
+  std::string version() const override { return "sums of 64-bit words"; }
+  double value(double seconds) const override { return subject_.value(seconds); }
+
+  Result<double> run(int repetitions) override {
+    const double start_s = now_s();
+    for (int i = 0; i < repetitions; ++i) {
+      std::atomic<uint64_t> sum = 0;
+      pool_.parallel_for(
+          static_cast<int64_t>(words_.size()),
+          [&](int64_t begin, int64_t end, int) {
+            sum += std::accumulate(words_.data() + begin, words_.data() + end, uint64_t{0});
+          },
+          1 << 13);
+      sum_ = sum;
+    }
+    return now_s() - start_s;
+  }
+  Status poison_outputs() override {
+    sum_ = ~expected_;
+    return {};
+  }
+  Result<double> check(Case&) override {
+    if (sum_ != expected_) return internal_error("the sum of what was read is wrong");
+    return 0.0;
+  }
+  void pause() override {}  // idle workers of the pool sleep
+  void resume() override {}
+
+ private:
+  const Case& subject_;
+  ThreadPool pool_;
+  std::vector<uint64_t> words_;
+  uint64_t expected_ = 0, sum_ = 0;
+};
+
 Result<std::unique_ptr<Rival>> open_rival(std::string_view name, const Case& subject, const Setting& setting,
                                           const RivalPrograms& programs) {
   if (name == "memcpy") return std::unique_ptr<Rival>(std::make_unique<MemcpyRival>(subject, setting.threads));
+  if (name == "read") return std::unique_ptr<Rival>(std::make_unique<ReadRival>(subject, setting.threads));
   ChildOptions child;
   if (name == "PyTorch") {
     const char* python = std::getenv("SPORKLE_PYTHON");

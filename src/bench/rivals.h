@@ -3,6 +3,7 @@
 //   OpenBLAS, BLIS   through CBLAS, in a process of their own
 //   PyTorch          torch_rival.py with $SPORKLE_PYTHON, else python3, in a process of its own
 //   memcpy           the C library's, in this process, its range split over the threads
+//   read             reads as many bytes as the case must, over and over, its range split over the threads
 #pragma once
 
 #include <filesystem>

@@ -6,6 +6,7 @@
 #include "tensor/context.h"
 #include "tensor/graph.h"
 #include "tensor/kernel_call.h"
+#include "tensor/kernels/matmul_cpu.h"
 #include "tensor/pointwise.h"
 
 namespace sporkle::tensor {
@@ -47,7 +48,8 @@ class Planner {
     int kernel = kNone;  // the entry in whose kernel this runs; kSeveral
     int cost = 0;        // of computing it from what is stored, while it is not stored itself
     bool stored = false;
-    bool wanted = false;  // a root
+    bool wanted = false;        // a root
+    bool ends_product = false;  // while not stored: computed from a product, whose epilogue it may become
     bool emitted = false;
     std::vector<int> products;   // of a kernel's root: products read by it alone
     std::vector<Node*> outputs;  // of a call: its results that are wanted
@@ -77,6 +79,7 @@ class Planner {
       for (const NodeRef& input : node->inputs) {
         const Entry* read = find(input.get());
         if (!read) continue;
+        entry.ends_product |= read->node->op == Op::matmul || (read->ends_product && !read->stored);
         sizes[i] = std::min(sizes[i] + sizes[static_cast<size_t>(read - entries_.data())], kMaxProgramSize + 1);
         entry.cost = std::min(entry.cost + read->cost, kMaxProgramSize);
       }
@@ -102,14 +105,28 @@ class Planner {
       const bool own_kernel = entry.stored && !is_movement(node->op);
       const bool reads_storage =
           node->op == Op::matmul || node->op == Op::call || node->op == Op::output || node->op == Op::pack;
-      for (const NodeRef& input : node->inputs) {
-        Entry* read = find(input.get());
+      for (size_t number = 0; number < node->inputs.size(); ++number) {
+        Entry* read = find(node->inputs[number].get());
         if (!read) continue;
-        if (reads_storage || (is_movement(node->op) && entry.stored)) read->stored = true;
+        const bool computes = node->op == Op::matmul && computes_operand(*node, static_cast<int>(number));
+        if ((reads_storage && !computes) || (is_movement(node->op) && entry.stored)) read->stored = true;
         const int kernel = own_kernel ? i : entry.kernel;
         read->kernel = read->kernel == kNone || read->kernel == kernel ? kernel : kSeveral;
       }
     }
+  }
+
+  // Whether the product can compute this operand as it reads it. What could be another product's epilogue is better
+  // that: each of its elements is made once.
+  bool computes_operand(const Node& product, int number) {
+    if (!context_.options().fuse || context_.is_gpu()) return false;
+    View views[2];
+    Node* roots[2];
+    for (size_t i = 0; i < 2; ++i) roots[i] = resolve(product.inputs[i].get(), &views[i]);
+    const Entry* root = find(roots[number]);
+    if (!root || roots[number]->storage || !is_inlined(root->node->op) || root->stored || root->ends_product)
+      return false;
+    return product_computes(context_, product, views[0].strides, views[1].strides, number, root->cost);
   }
 
   // The entry whose kernel could take this product in: its only reader, a pointwise one.
@@ -148,7 +165,7 @@ class Planner {
       }
       case Op::matmul: {
         step.kind = Step::Kind::matmul;
-        set_operands(&step);
+        SPORKLE_RETURN_IF_ERROR(set_operands(&step));
         step.results = {node};
         step.result_strides = contiguous_strides(node->shape);
         break;
@@ -238,6 +255,7 @@ class Planner {
         if (leaf.kind == Leaf::Kind::load) SPORKLE_RETURN_IF_ERROR(emit_needed(leaf.base));
       if (entries_[static_cast<size_t>(products[i])].emitted) continue;
       entries_[static_cast<size_t>(products[i])].emitted = true;
+      SPORKLE_RETURN_IF_ERROR(set_operands(&joined));
       *step = std::move(joined);
       break;
     }
@@ -245,12 +263,22 @@ class Planner {
     return {};
   }
 
-  static void set_operands(Step* step) {
+  Status set_operands(Step* step) {
     MatrixOperand* const operands[] = {&step->a, &step->b};
     for (size_t i = 0; i < 2; ++i) {
-      operands[i]->base = resolve(step->node->inputs[i].get(), &operands[i]->view);
-      step->reads.push_back(operands[i]->base);
+      MatrixOperand& operand = *operands[i];
+      Node* const input = step->node->inputs[i].get();
+      Node* const base = resolve(input, &operand.view);
+      if (!is_stored(base)) SPORKLE_RETURN_IF_ERROR(build(input, nullptr, &operand.program));
+      if (is_stored(base)) {
+        operand.program = {};
+        operand.base = base;
+        step->reads.push_back(base);
+      }
+      for (const Leaf& leaf : operand.program.leaves)
+        if (leaf.kind == Leaf::Kind::load) step->reads.push_back(leaf.base);
     }
+    return {};
   }
 
   // Turns a pointwise step into `product` with the step's program as its epilogue, if every access of the program can
@@ -305,7 +333,6 @@ class Planner {
     step->kind = Step::Kind::matmul;
     step->node = product;
     step->result_strides = result_strides;
-    set_operands(step);
     return true;
   }
 

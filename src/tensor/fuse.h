@@ -5,6 +5,8 @@
 //   cheaper than a load, else once, and its result is stored. Sources (constants, indices, random numbers) always join.
 // - A reduction takes in the pointwise operations that make its operand.
 // - The pointwise operations after a matrix product become its epilogue when nothing else reads the product.
+// - Those that make an operand of a product on a CPU become its prologue where the product reads each element of the
+//   operand hardly more than once (kernels/matmul_cpu.h): they run where that is packed, and it is never stored.
 //
 // No choice changes a bit of any result: every operation rounds on its own, and orders of reduction depend on the
 // shapes in the graph alone.
@@ -19,10 +21,14 @@
 
 namespace sporkle::tensor {
 
-// A matrix operand of a product, as a view of stored elements over the product's batch axes, rows and columns.
+// A matrix operand of a product, over the product's batch axes, rows and columns: a view of stored elements, or what
+// `program` computes.
 struct MatrixOperand {
-  Node* base = nullptr;
-  View view;
+  Node* base = nullptr;  // null where it is computed
+  View view;             // there as if the last operation's result lay row-major: for plans to go by
+  Program program;       // result -1: none
+
+  bool computed() const { return program.result >= 0; }
 };
 
 // One or a few launches that give nodes their storage.

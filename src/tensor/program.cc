@@ -187,6 +187,12 @@ int Program::cost() const {
   return total;
 }
 
+void Program::shift(int axis, int64_t steps) {
+  for (Leaf& leaf : leaves)
+    if (leaf.kind == Leaf::Kind::load || leaf.kind == Leaf::Kind::index)
+      leaf.view.offset += steps * leaf.view.strides[axis];
+}
+
 void merge_loops(Shape* extents, std::span<Strides* const> accesses) {
   Shape merged;
   for (int i = 0; i < extents->rank(); ++i) {
@@ -280,13 +286,13 @@ void ProgramCode::declare_buffers(dsl::KernelBuilder& k) {
   arguments_.resize(program_->leaves.size());
   for (size_t i = 0; i < arguments_.size(); ++i)
     if (program_->leaves[i].kind == Leaf::Kind::load)
-      arguments_[i].buffer.push_back(k.input(program_->leaves[i].dtype, "in" + std::to_string(i)));
+      arguments_[i].buffer.push_back(k.input(program_->leaves[i].dtype, prefix_ + std::to_string(i)));
 }
 
 void ProgramCode::declare_scalars(dsl::KernelBuilder& k) {
   for (size_t i = 0; i < arguments_.size(); ++i) {
     const Leaf& leaf = program_->leaves[i];
-    const std::string name = "in" + std::to_string(i);
+    const std::string name = prefix_ + std::to_string(i);
     if (leaf.kind == Leaf::Kind::scalar) arguments_[i].scalar = k.scalar(leaf.dtype, name);
     if (leaf.kind == Leaf::Kind::index || (leaf.kind == Leaf::Kind::load && leaf.mask >= 0))
       arguments_[i].scalar = k.size(name + "_offset");

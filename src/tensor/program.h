@@ -54,6 +54,9 @@ class Program {
   Node* build(Node* root, const std::function<bool(const Node*)>& stored);
 
   int cost() const;
+
+  // Moves every access `steps` elements on along an axis of the loops.
+  void shift(int axis, int64_t steps);
 };
 
 // Merges neighbouring axes of loops where every access moves through both as through one, and drops those of extent 1.
@@ -78,7 +81,9 @@ class ProgramCode {
   // What of `program` shapes a kernel; all that declare() and evaluate() look at.
   static std::string key(const Program& program);
 
-  explicit ProgramCode(const Program& program) : program_(&program) {}
+  // `prefix` tells the arguments' names from those of a kernel's other programs.
+  explicit ProgramCode(const Program& program, std::string prefix = "in")
+      : program_(&program), prefix_(std::move(prefix)) {}
   // Declares the input buffers (loads, in order).
   void declare_buffers(dsl::KernelBuilder& k);
   void declare_scalars(dsl::KernelBuilder& k);
@@ -95,6 +100,7 @@ class ProgramCode {
     std::vector<dsl::Expr> strides;   // one for each loop that needs one
   };
   const Program* program_;
+  std::string prefix_;
   std::vector<LeafArguments> arguments_;
 };
 

@@ -8,7 +8,8 @@
 // which stays in the cache, so that B passes by once in the order of its memory.
 //
 // The structure follows Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008); the last
-// pass ends with the pointwise operations that follow the product (its epilogue) on the finished element.
+// pass ends with the pointwise operations that follow the product (its epilogue) on the finished element, and an
+// operand may be computed where it is packed or read (its prologue).
 #include "tensor/context.h"
 #include "tensor/kernels/matmul_cpu.h"
 #include "tensor/launch.h"
@@ -22,10 +23,10 @@ int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Cuts the last panel, of so many columns (0: it is whole), into vectors. Vectors of half of 64 bytes take half the
 // time where the processor has two units for them or one that is twice as wide: up to so few columns need no more. An
-// epilogue runs up to the last column alone, whatever the cut.
+// epilogue, or B's own program, runs up to the last column alone, whatever the cut.
 void set_edge(int columns, int lanes, int element_bytes, CpuProduct* product) {
   const int partial = columns % lanes, half = lanes / 2;
-  const bool halves = lanes * element_bytes == 64 && !product->epilogue && partial > 0 && partial <= half;
+  const bool halves = lanes * element_bytes == 64 && !product->exact_edge() && partial > 0 && partial <= half;
   product->edge = columns - partial + (partial > 0 && !halves ? lanes : 0);
   product->tail = halves ? half : 0;
 }
@@ -41,7 +42,7 @@ std::string schedule_of(const ProductPlan& plan, const CpuProduct& product, bool
     schedule += " pack_k:tile" + std::to_string(lanes) + " pack_n:" + vector;  // a square tile is transposed at once
   else if (plan.kind == ProductPlan::Kind::packed)
     schedule += " pack_n:" + vectors;
-  const int edge_vectors = std::max(product.edge / lanes - (product.epilogue ? 1 : 0), 1);
+  const int edge_vectors = std::max(product.edge / lanes - (product.exact_edge() ? 1 : 0), 1);
   if (product.edge > 0)
     schedule += " edge:" + vector + (edge_vectors > 1 && lanes > 1 ? "x" + std::to_string(edge_vectors) : "");
   // Narrow tiles need rows to keep the units busy.
@@ -63,23 +64,89 @@ struct Operands {
 
 void swap_matrix_axes(Dims* dims) { std::swap((*dims)[dims->rank() - 2], (*dims)[dims->rank() - 1]); }
 
+void swap_matrix_axes(Program* program) {
+  if (program->result < 0) return;
+  swap_matrix_axes(&program->loops);
+  for (Leaf& leaf : program->leaves)
+    if (leaf.kind == Leaf::Kind::load || leaf.kind == Leaf::Kind::index) swap_matrix_axes(&leaf.view.strides);
+}
+
 // C^T = B^T A^T: the same chains. A row times a matrix whose columns lie in memory becomes a matrix times a column,
 // which reads that memory in its order.
+bool runs_transposed(const Shape& c, const Strides& b) {
+  const int rank = c.rank();
+  return c[rank - 2] == 1 && c[rank - 1] != 1 && b[rank - 2] == 1 && b[rank - 1] != 1;
+}
+
 Operands operands_of(const Step& step) {
   Operands o{step.node->shape, step.a, step.b, step.result_strides, step.program};
-  const int rank = o.shape.rank();
-  const Strides& b = o.b.view.strides;
-  if (o.shape[rank - 2] != 1 || o.shape[rank - 1] == 1 || b[rank - 2] != 1 || b[rank - 1] == 1) return o;
+  if (!runs_transposed(o.shape, o.b.view.strides)) return o;
   std::swap(o.a, o.b);
   for (Dims* dims : {&o.shape, &o.a.view.strides, &o.b.view.strides, &o.c}) swap_matrix_axes(dims);
-  if (o.epilogue.result < 0) return o;
-  swap_matrix_axes(&o.epilogue.loops);
-  for (Leaf& leaf : o.epilogue.leaves)
-    if (leaf.kind == Leaf::Kind::load || leaf.kind == Leaf::Kind::index) swap_matrix_axes(&leaf.view.strides);
+  for (Program* program : {&o.a.program, &o.b.program, &o.epilogue}) swap_matrix_axes(program);
   return o;
 }
 
+// What a plan may depend on. The stride of an axis of one element is of no consequence; the usual one keeps kernels
+// few.
+tune::ProductShape tuned_shape(DType dtype, const Shape& c, int64_t depth, Strides* a, Strides* b) {
+  const int rank = c.rank();
+  const int64_t element_size = ir::dtype_size(dtype);
+  if (c[rank - 1] == 1) (*b)[rank - 1] = 1;
+  if (depth == 1) (*a)[rank - 1] = 1;
+  return {static_cast<int>(element_size),
+          element_count(Shape(std::span(c.begin(), c.end() - 2))),
+          c[rank - 2],
+          c[rank - 1],
+          depth,
+          (*a)[rank - 1] == 1,
+          (*b)[rank - 1] == 1,
+          std::abs((*b)[rank - 2]) * element_size};
+}
+
+int lanes_of(const Context& context, int64_t element_size) {
+  return std::max(context.vector_width() * 4 / static_cast<int>(element_size), 1);
+}
+
+// More than this is not repeated for each time that an operand's element is read.
+constexpr int kMostRepeated = 4;
+// Where A is not a column's partner its elements are computed one by one, not as vectors.
+constexpr int kMostAlone = 4;
+constexpr int kMostProgram = 48;
+
 }  // namespace
+
+bool product_computes(const Context& context, const Node& product, const Strides& a, const Strides& b, int number,
+                      int cost) {
+  if ((product.dtype != DType::f32 && product.dtype != DType::f64) || product.inputs[0]->dtype != product.dtype)
+    return false;
+  const int rank = product.shape.rank();
+  const int64_t depth = product.inputs[0]->shape[rank - 1];
+  Shape shape = product.shape;
+  Strides views[2] = {a, b};
+  const bool transposed = runs_transposed(shape, b);
+  if (transposed) {
+    std::swap(views[0], views[1]);
+    for (Dims* dims : {&shape, &views[0], &views[1]}) swap_matrix_axes(dims);
+  }
+  const bool is_a = (number == 0) != transposed;
+  const tune::ProductShape tuned = tuned_shape(product.dtype, shape, depth, &views[0], &views[1]);
+  const ProductPlan plan = context.plan_product(tuned);
+  const int64_t block = plan.block_rows > 0 ? std::min(plan.block_rows, tuned.rows) : tuned.rows;
+  const int64_t panel = tuned.one_column() ? 1 : int64_t{lanes_of(context, tuned.element_bytes)} * plan.vectors;
+  int64_t repeats = 1;
+  const Strides& view = views[is_a ? 0 : 1];
+  for (int axis = 0; axis < rank - 2; ++axis)
+    if (view[axis] == 0) repeats *= shape[axis];
+  if (is_a) {
+    if (!tuned.one_column() && cost > kMostAlone) return false;
+    repeats *= divide_up(tuned.columns, panel);
+  } else {
+    if (!tuned.b_in_rows && tuned.columns > 1) return false;  // transposing has its own way through the registers
+    repeats *= divide_up(tuned.rows, std::max<int64_t>(plan.kind == ProductPlan::Kind::packed ? block : plan.rows, 1));
+  }
+  return repeats <= 1 ? cost <= kMostProgram : cost * repeats <= kMostRepeated;
+}
 
 Status launch_matmul(Launcher& launcher, const Step& step) {
   const Context& context = launcher.context();
@@ -101,21 +168,12 @@ Status launch_matmul(Launcher& launcher, const Step& step) {
   product.a = operands.a.view.strides;
   product.b = operands.b.view.strides;
   product.c = operands.c;
-  // The stride of an axis of one element is of no consequence; the usual one keeps kernels few.
-  if (columns == 1) product.b[rank - 1] = product.c[rank - 1] = 1;
-  if (depth == 1) product.a[rank - 1] = 1;
+  const tune::ProductShape tuned = tuned_shape(node->dtype, shape, depth, &product.a, &product.b);
+  if (columns == 1) product.c[rank - 1] = 1;
   product.b_in_columns = product.b[rank - 2] == 1 && product.b[rank - 1] != 1;
-  const tune::ProductShape tuned{static_cast<int>(element_size),
-                                 element_count(Shape(std::span(shape.begin(), shape.end() - 2))),
-                                 rows,
-                                 columns,
-                                 depth,
-                                 product.a[rank - 1] == 1,
-                                 product.b[rank - 1] == 1,
-                                 std::abs(product.b[rank - 2]) * element_size};
   const ProductPlan plan = context.plan_product(tuned);
 
-  const int lanes = std::max(context.vector_width() * 4 / static_cast<int>(element_size), 1);
+  const int lanes = lanes_of(context, element_size);
   product.kind = plan.kind;
   product.columns = tuned.one_column() ? 1 : lanes * plan.vectors;
   product.depth = plan.kind == ProductPlan::Kind::slabs ? static_cast<int>(plan.depth) : 0;
@@ -125,6 +183,9 @@ Status launch_matmul(Launcher& launcher, const Step& step) {
   const int64_t passes =
       plan.kind == ProductPlan::Kind::packed ? std::max<int64_t>(divide_up(depth, plan.depth), 1) : 1;
   const int64_t pass_depth = divide_up(depth, passes);
+  Program a_program = operands.a.program, b_program = operands.b.program;
+  if (operands.a.computed()) product.a_program = &a_program;
+  if (operands.b.computed()) product.b_program = &b_program;
   for (int64_t pass = 0; pass < passes; ++pass) {
     const int64_t first = pass * pass_depth;
     product.continues = pass > 0;
@@ -132,34 +193,44 @@ Status launch_matmul(Launcher& launcher, const Step& step) {
     if (plan.kind == ProductPlan::Kind::packed)
       set_edge(static_cast<int>(columns % product.columns), lanes, static_cast<int>(element_size), &product);
     const std::string schedule = schedule_of(plan, product, tuned.one_column(), lanes);
-    std::string key = "matmul " + std::string(ir::dtype_name(node->dtype)) + " " + stride_classes(product.a) + " " +
-                      stride_classes(product.b) + " " + stride_classes(product.c) + " " +
-                      std::to_string(product.columns) + " " + std::to_string(product.depth) + " " + schedule;
+    const auto operand_key = [](const Program* program, const Strides& strides) {
+      return program ? "(" + ProgramCode::key(*program) + ")" : stride_classes(strides);
+    };
+    std::string key = "matmul " + std::string(ir::dtype_name(node->dtype)) + " " +
+                      operand_key(product.a_program, product.a) + " " + operand_key(product.b_program, product.b) +
+                      " " + stride_classes(product.c) + " " + std::to_string(product.columns) + " " +
+                      std::to_string(product.depth) + " " + schedule;
     key += product.continues ? " continued" : "";
     if (product.edge > 0) key += " with an edge of " + std::to_string(product.edge);
     if (product.tail > 0) key += " with a tail of " + std::to_string(product.tail);
     if (product.one_slab) key += " in one";
     if (product.epilogue) key += " " + ProgramCode::key(*product.epilogue);
 
-    const auto offset = [&](const MatrixOperand& operand, int64_t stride) {
-      return static_cast<uint64_t>((operand.view.offset + first * stride) * element_size);
+    std::vector<hal::Binding> bindings;
+    const auto bind = [&](const MatrixOperand& operand, const Program& program, int64_t stride) {
+      if (operand.computed()) return ProgramCode::append_bindings(program, &bindings);
+      bindings.push_back({operand.base->storage->buffer(),
+                          static_cast<uint64_t>((operand.view.offset + first * stride) * element_size)});
     };
-    std::vector<hal::Binding> bindings{{operands.a.base->storage->buffer(), offset(operands.a, product.a[rank - 1])},
-                                       {operands.b.base->storage->buffer(), offset(operands.b, product.b[rank - 2])}};
+    bind(operands.a, a_program, product.a[rank - 1]);
+    bind(operands.b, b_program, product.b[rank - 2]);
     if (product.epilogue) ProgramCode::append_bindings(*product.epilogue, &bindings);
     bindings.push_back({result->storage->buffer(), 0});
     Scalars scalars;
     for (int i = 0; i < rank - 2; ++i) scalars.push_back(static_cast<uint64_t>(shape[i]));
     for (const int64_t value : {rows, columns, std::min(pass_depth, depth - first), block_rows, block_columns})
       scalars.push_back(static_cast<uint64_t>(value));
-    append_strides(product.a, &scalars);
-    append_strides(product.b, &scalars);
+    if (!product.a_program) append_strides(product.a, &scalars);
+    if (!product.b_program) append_strides(product.b, &scalars);
     append_strides(product.c, &scalars);
-    if (product.epilogue) ProgramCode::append_scalars(*product.epilogue, &scalars);
+    for (const Program* program : {product.a_program, product.b_program, product.epilogue})
+      if (program) ProgramCode::append_scalars(*program, &scalars);
     const auto trace = [&] {
       return plan.kind == ProductPlan::Kind::slabs ? trace_slab_product(product) : trace_panel_product(product);
     };
     SPORKLE_RETURN_IF_ERROR(launcher.dispatch(key, schedule, trace, std::move(bindings), std::move(scalars)));
+    if (operands.a.computed()) a_program.shift(rank - 1, pass_depth);
+    if (operands.b.computed()) b_program.shift(rank - 2, pass_depth);
   }
   return {};
 }

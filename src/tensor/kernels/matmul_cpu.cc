@@ -15,20 +15,22 @@ using tune::ProductPlan;
 class Product {
  public:
   Product(KernelBuilder& k, const CpuProduct& p)
-      : k_(k), p_(p), a(k.input(p.dtype, "a")), b(k.input(p.dtype, "b")), c(a) {
-    if (p.epilogue) epilogue_.emplace(*p.epilogue).declare_buffers(k);
-    const bool reads_c = p.continues || (p.kind == ProductPlan::Kind::slabs && !p.one_slab);
-    c = reads_c ? k.in_out(p.dtype, "c") : k.output(p.dtype, "c");
+      : k_(k),
+        p_(p),
+        a_(operand(p.a_program, "a", &a_program_)),
+        b_(operand(p.b_program, "b", &b_program_)),
+        c(result()) {
     for (int i = 0; i < p.batch_axes; ++i) batch_extents_.push_back(k.size("batch" + std::to_string(i)));
     rows = k.size("rows");
     columns = k.size("columns");
     depth = k.size("depth");
     block_rows = k.size("block_rows");
     block_columns = k.size("block_columns");
-    a_strides_ = declare_strides(k, p.a, "a");
-    b_strides_ = declare_strides(k, p.b, "b");
+    if (!p.a_program) a_strides_ = declare_strides(k, p.a, "a");
+    if (!p.b_program) b_strides_ = declare_strides(k, p.b, "b");
     c_strides_ = declare_strides(k, p.c, "c");
-    if (p_.epilogue) epilogue_->declare_scalars(k);
+    for (std::optional<ProgramCode>* program : {&a_program_, &b_program_, &epilogue_})
+      if (*program) (*program)->declare_scalars(k);
   }
 
   // The thread loop: body(first row, rows, first column, columns) for every block of C.
@@ -50,8 +52,16 @@ class Product {
     });
   }
 
-  Expr a_value(Expr row, Expr i) const { return a[affine(p_.a, a_strides_, at(row, i))]; }
-  Expr b_index(Expr i, Expr column) const { return affine(p_.b, b_strides_, at(i, column)); }
+  Expr a_value(Expr row, Expr i) {
+    return a_program_ ? a_program_->evaluate(k_, at(row, i)) : (*a_)[affine(p_.a, a_strides_, at(row, i))];
+  }
+  Expr b_value(Expr i, Expr column) {
+    return b_program_ ? b_program_->evaluate(k_, at(i, column)) : (*b_)[affine(p_.b, b_strides_, at(i, column))];
+  }
+  // The same, and 0 past the last column; of an operand that is stored.
+  Expr b_value_or_zero(Expr i, Expr column) {
+    return b_->load(affine(p_.b, b_strides_, at(i, column)), column < columns, dsl::constant(p_.dtype, 0.0));
+  }
   Expr c_index(Expr row, Expr column) const { return affine(p_.c, c_strides_, at(row, column)); }
   // `product` with the epilogue, if there is one.
   Expr finished(Expr row, Expr column, Expr product) {
@@ -59,6 +69,19 @@ class Product {
   }
 
  private:
+  // Declares what the operand is read from, in the order of the arguments.
+  std::optional<Buffer> operand(const Program* program, std::string_view name, std::optional<ProgramCode>* code) {
+    if (!program) return k_.input(p_.dtype, name);
+    code->emplace(*program, std::string(name) + "_in").declare_buffers(k_);
+    return std::nullopt;
+  }
+
+  Buffer result() {
+    if (p_.epilogue) epilogue_.emplace(*p_.epilogue).declare_buffers(k_);
+    const bool reads_c = p_.continues || (p_.kind == ProductPlan::Kind::slabs && !p_.one_slab);
+    return reads_c ? k_.in_out(p_.dtype, "c") : k_.output(p_.dtype, "c");
+  }
+
   std::vector<Expr> at(Expr i, Expr j) const {
     std::vector<Expr> indices = batch_;
     indices.push_back(i);
@@ -68,11 +91,12 @@ class Product {
 
   KernelBuilder& k_;
   const CpuProduct& p_;
-  std::optional<ProgramCode> epilogue_;
+  std::optional<ProgramCode> a_program_, b_program_, epilogue_;
+  std::optional<Buffer> a_, b_;
   std::vector<Expr> batch_extents_, a_strides_, b_strides_, c_strides_, batch_;
 
  public:
-  Buffer a, b, c;
+  Buffer c;
   Expr rows, columns, depth, block_rows, block_columns;
 };
 
@@ -99,18 +123,18 @@ ir::Kernel trace_panel_product(const CpuProduct& p) {
       if (p.kind == ProductPlan::Kind::in_place) {
         k.range("m", tile_rows, [&](Expr row) {
           k.range("n", tile_columns, [&](Expr column) {
-            element(row, column, [&](Expr l) { return product.b[product.b_index(l, first_column + column)]; });
+            element(row, column, [&](Expr l) { return product.b_value(l, first_column + column); });
           });
         });
         return;
       }
       const Buffer panel = k.scratch(p.dtype, "panel", depth * width);
+      // What a program reads must exist, so none is evaluated past the last column.
+      const bool has_edge = p.edge + p.tail > 0, zeros = has_edge && !p.b_program;
       k.range("pack_k", depth, [&](Expr l) {
-        k.range("pack_n", width, [&](Expr column) {
-          const Expr from = product.b_index(l, first_column + column), zero = dsl::constant(p.dtype, 0.0);
-          panel.store(l * width + column, p.edge + p.tail > 0
-                                              ? product.b.load(from, first_column + column < product.columns, zero)
-                                              : product.b[from]);
+        k.range("pack_n", has_edge && !zeros ? tile_columns : width, [&](Expr column) {
+          panel.store(l * width + column, zeros ? product.b_value_or_zero(l, first_column + column)
+                                                : product.b_value(l, first_column + column));
         });
       });
       // `count` columns of the panel from `first` on.
@@ -124,12 +148,11 @@ ir::Kernel trace_panel_product(const CpuProduct& p) {
         });
       };
       const Expr none(0);
-      if (p.edge + p.tail == 0) return multiply("m", "n", none, width);
-      // What an epilogue reads must exist, so it is never evaluated past the last column.
+      if (!has_edge) return multiply("m", "n", none, width);
       const Expr left = product.columns - first_column, whole = dsl::min(left / width, Expr(1));
       k.range("whole", whole, [&](Expr) { multiply("m", "n", none, width); });
       k.range("partial", Expr(1) - whole, [&](Expr) {
-        if (p.epilogue) return multiply("m", "edge", none, left);
+        if (p.exact_edge()) return multiply("m", "edge", none, left);
         if (p.edge > 0) multiply("m", "edge", none, Expr(p.edge), /*masked=*/p.tail == 0);
         if (p.tail > 0) multiply("tail_m", "tail", Expr(p.edge), Expr(p.tail), /*masked=*/true);
       });
@@ -157,7 +180,7 @@ ir::Kernel trace_slab_product(const CpuProduct& p) {
                   const Expr i = first_row + row, j = first_column + from + column, where = product.c_index(i, j);
                   const Expr start = p.one_slab ? dsl::constant(p.dtype, 0.0) : product.c[where];
                   const Expr value = k.fma_chain("k", count, start, [&](Expr l) {
-                    return std::pair(product.a_value(i, first + l), product.b[product.b_index(first + l, j)]);
+                    return std::pair(product.a_value(i, first + l), product.b_value(first + l, j));
                   });
                   product.c.store(where, p.one_slab ? product.finished(i, j, value) : value);
                 });

@@ -1,6 +1,7 @@
 // Matrix products equal the plain loop of fused multiply-adds bit for bit, whatever the shapes, strides, device and
 // number of threads.
 #include "hal/registry.h"
+#include "tensor/random.h"
 #include "tensor/testing.h"
 #include "tune/search.h"
 
@@ -113,6 +114,65 @@ TEST(MatmulTest, ARowTimesATransposedMatrixTakesItsEpilogueAlong) {
       const auto at = static_cast<size_t>(i * n + j);
       ASSERT_EQ(found[at], (plain_product[at] + b[static_cast<size_t>(j)]) * r[static_cast<size_t>(j * batch + i)]);
     }
+}
+
+// What makes an operand runs where the product packs or reads it, whatever the product's way: the bits are those of
+// the product of stored operands.
+TEST(MatmulTest, ComputesOperandsThatItReadsOnce) {
+  struct Case {
+    Matrices s;
+    bool a_computed;
+    const char* what;
+  };
+  const Case cases[] = {
+      {{64, 96, 128, false, false}, false, "packed, whole panels"},
+      {{64, 2500, 77, false, false}, false, "packed, in passes, with an edge"},
+      {{1, 300, 301, false, false}, false, "slabs"},
+      {{1, 300, 700, false, true}, false, "a row times columns"},
+      {{203, 300, 1, false, false}, true, "a column"},
+      {{130, 70, 40, false, false}, true, "one panel"},
+  };
+  for (const int threads : {1, 2})
+    for (const Case& test : cases) {
+      Context& c = context("cpu", threads);
+      const Matrices& s = test.s;
+      const auto a = random_values<float>(s.m * s.k, 1), b = random_values<float>(s.k * s.n, 2);
+      const Tensor x = operand(c, a, s.m, s.k, s.a_transposed), y = operand(c, b, s.k, s.n, s.b_transposed);
+      const Tensor rows = testing::random_tensor(c, {s.k, 1}, 3), columns = testing::random_tensor(c, {s.k}, 4);
+      const auto made = [&] { return test.a_computed ? (x - columns) * 0.5 : (y + rows) * 0.5; };
+      const auto product = [&](const Tensor& t) { return test.a_computed ? matmul(t, y) : matmul(x, t); };
+      const Tensor stored = made();
+      ASSERT_TRUE(realize({stored}).ok());
+      const auto expected = read(product(stored));
+      const uint64_t before = c.counters().launches;
+      EXPECT_TRUE(same_bits(read(product(made())), expected)) << test.what;
+      EXPECT_EQ(c.counters().launches, before + 1 + static_cast<uint64_t>(s.k > 2048)) << test.what;
+      const auto finished = read(product(made()) * 2.0 + 1.0);
+      for (size_t i = 0; i < expected.size(); ++i) ASSERT_EQ(finished[i], expected[i] * 2.0f + 1.0f) << test.what;
+    }
+}
+
+TEST(MatmulTest, ComputedOperandsMayBePaddedAndRandom) {
+  Context& c = context("cpu", 1);
+  const auto product = [&](bool store) {
+    const Tensor x = testing::random_tensor(c, {24, 2600}, 1), w = testing::random_tensor(c, {2500, 50}, 2);
+    const Tensor made = dropout(w, 0.25, {1, 2, 3}).pad(0, 40, 60);
+    if (store) {
+      EXPECT_TRUE(realize({made}).ok());
+    }
+    return read(matmul(x, made));
+  };
+  EXPECT_TRUE(same_bits(product(false), product(true)));
+}
+
+TEST(MatmulTest, StoresOperandsThatItReadsOften) {
+  Context& c = context("cpu", 1);
+  const Tensor x = testing::random_tensor(c, {200, 64}, 1), w = testing::random_tensor(c, {64, 400}, 2);
+  const uint64_t before = c.counters().launches;
+  (void)read(matmul(tanh(x), w));
+  EXPECT_EQ(c.counters().launches, before + 2) << "A is read for every panel";
+  (void)read(matmul(x, tanh(testing::random_tensor(c, {400, 64}, 2)).transpose(0, 1)));
+  EXPECT_EQ(c.counters().launches, before + 4) << "B is transposed on the way";
 }
 
 TEST(MatmulTest, GivesEmptyResults) {
