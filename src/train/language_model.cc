@@ -232,7 +232,8 @@ Result<StepResult> LanguageModel::update(const Tensor& gradients, const Part* wh
   Status status;
   if (capture) {
     capture_.reset();
-    Result<tensor::Capture> captured = tensor::Capture::record(data, results);
+    // What a model reads beside parameters and batch, such as a Llama's angles, never changes.
+    Result<tensor::Capture> captured = tensor::Capture::record(data, results, tensor::Capture::Others::keep);
     status = captured.status();
     if (captured.ok()) capture_ = std::move(*captured);
   } else {

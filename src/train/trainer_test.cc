@@ -60,6 +60,25 @@ class TrainerTest : public ::testing::Test {
   TemporaryFolder folder_ = *TemporaryFolder::create("trainer_test");
 };
 
+// Its first step is recorded and the others are replayed; one that begins again records again.
+TEST_F(TrainerTest, LlamasTrainAndGoOn) {
+  const auto llama = [&](const std::string& directory) {
+    TrainConfig made = config(directory);
+    made.model.architecture = "llama";
+    made.model.kv_heads = 1;
+    return made;
+  };
+  testing::Losing faultless({});
+  const Trained whole = train(llama("whole"), faultless);
+  ASSERT_TRUE(whole.status.ok()) << whole.status.to_string();
+  for (int64_t number = 3; number < faultless.submissions(); number += 7) {
+    testing::Losing device({number});
+    const Trained broken = train(llama("broken" + std::to_string(number)), device);
+    ASSERT_TRUE(broken.status.ok()) << number << ": " << broken.status.to_string();
+    EXPECT_EQ(broken.sha256, whole.sha256) << number;
+  }
+}
+
 TEST_F(TrainerTest, GoesOnWhereverADeviceIsLost) {
   testing::Losing faultless({});
   const Trained whole = train(config("whole"), faultless);
