@@ -181,8 +181,7 @@ Status DeviceCopier::copy_by_blocks(const Binding& source, const Binding& destin
     CommandBuffer commands;
     commands.copy(at(source, piece * block_bytes_), blocks_[piece % 2].filled, piece_bytes(piece));
     const SemaphorePoint signal[] = {{filled, piece + 1}};
-    // The second piece is given while the first may still wait, and must not overtake it.
-    SPORKLE_RETURN_IF_ERROR(source_.submit(commands, wait, signal));
+    SPORKLE_RETURN_IF_ERROR(source_.submit(commands, piece == 0 ? wait : std::span<const SemaphorePoint>(), signal));
     ++filling;
     return {};
   };
@@ -199,6 +198,8 @@ Status DeviceCopier::copy_by_blocks(const Binding& source, const Binding& destin
     for (uint64_t piece = 0; piece < pieces; ++piece) {
       // The source goes on with the other block as soon as the destination has done with it.
       if (piece > 0) SPORKLE_RETURN_IF_ERROR(emptied->wait(piece, -1));
+      // Nor may the second piece overtake a first one that still waits.
+      if (piece == 0 && !wait.empty()) SPORKLE_RETURN_IF_ERROR(filled->wait(1, -1));
       if (piece + 1 < pieces) SPORKLE_RETURN_IF_ERROR(fill(piece + 1));
       SPORKLE_RETURN_IF_ERROR(filled->wait(piece + 1, -1));
       const Block& block = blocks_[piece % 2];
