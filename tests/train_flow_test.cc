@@ -301,6 +301,13 @@ TEST_F(TrainFlowTest, DevicesAndHelpExplainThemselves) {
   EXPECT_GE(lines(devices.out).size(), 4u);  // a "vulkan" entry says why where there is no such device
   EXPECT_EQ(field(devices.out, "id"), "cpu");
   EXPECT_EQ(field(devices.out, "available"), "true");
+  // Schedules that nobody has run on the hardware are marked so.
+  const Output presets = ok({"devices", "--presets"});
+  for (const std::string& line : lines(presets.out)) {
+    const bool tested = line.starts_with("NVIDIA") || line.starts_with("processors");
+    EXPECT_EQ(line.find("untested on hardware") == std::string::npos, tested) << line;
+  }
+  EXPECT_EQ(lines(presets.out).size(), 5u) << presets.out;
   const Output none = run({"devices"}, {{"SPORKLE_CPU_TARGET", "x86-64-v9"}});
   EXPECT_EQ(none.exit_code, 0);
   EXPECT_NE(none.out.find("not available"), std::string::npos) << none.out;

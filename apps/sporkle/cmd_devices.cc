@@ -10,6 +10,7 @@
 #include "base/terminal.h"
 #include "hal/probe.h"
 #include "hal/registry.h"
+#include "tune/gpu_plan.h"
 
 namespace sporkle::app {
 namespace {
@@ -18,7 +19,32 @@ struct DevicesOptions {
   bool json = false;
   bool measure = false;
   bool explain = false;
+  bool presets = false;
 };
+
+// The preset that the device's kernels are scheduled by; nothing for one that is no GPU.
+const tune::GpuPreset* preset_of(const hal::DeviceInfo& info) {
+  const auto target = codegen::VulkanTarget::parse(info.target);
+  return target.ok() ? &tune::gpu_preset(*target) : nullptr;
+}
+
+std::string tested_text(const tune::GpuPreset& preset) {
+  return preset.tested_on.empty() ? "untested on hardware" : "tested on " + std::string(preset.tested_on);
+}
+
+void print_presets(bool json) {
+  for (const tune::GpuPreset& preset : tune::gpu_presets()) {
+    if (json) {
+      JsonObject object;
+      object.add("preset", preset.name).add("schedules", preset.text()).add("tested", !preset.tested_on.empty());
+      object.add("tested_on", preset.tested_on);
+      std::printf("%s\n", object.text().c_str());
+    } else {
+      std::printf("%-13s  %s: %s\n", std::string(preset.name).c_str(), tested_text(preset).c_str(),
+                  preset.text().c_str());
+    }
+  }
+}
 
 // What is known of the device's arithmetic; nothing for one that computes nothing.
 Result<hal::NumericsProbe> numerics_of(const std::string& id) {
@@ -65,6 +91,8 @@ void print_json(const hal::DeviceListing& device, const DevicesOptions& o) {
       for (const std::string& failure : numerics->failures) failures.add(failure);
       object.add("numerics", hal::verdict_name(numerics->verdict)).add("numerics_failures", failures);
     }
+    if (const tune::GpuPreset* preset = preset_of(info))
+      object.add("preset", preset->name).add("preset_tested", !preset->tested_on.empty());
     if (const auto rates = o.measure ? rates_of(device.id) : unsupported(""); rates.ok())
       object.add("gemm_flops_per_second", rates->gemm_flops_per_second)
           .add("matrix_4096_flops_per_second", rates->matrix_4096_flops_per_second)
@@ -91,6 +119,8 @@ void print(const hal::DeviceListing& device, const DevicesOptions& o) {
       differs = !numerics->failures.empty();
       if (differs) text += " (other bits: " + list_of(numerics->failures) + ")";
     }
+    if (const tune::GpuPreset* preset = preset_of(info))
+      text += "; schedules for " + std::string(preset->name) + " (" + tested_text(*preset) + ")";
     if (o.measure) {
       const auto rates = rates_of(device.id);
       if (rates.ok())
@@ -121,8 +151,13 @@ void register_devices(Cli& cli) {
   command.flag("--measure", &options->measure, "Also measure products of matrices and copies, about a second each");
   command.flag("--explain", &options->explain,
                "Say of each test that gives other bits how many differ, with an example");
+  command.flag("--presets", &options->presets, "List how kernels are scheduled on each maker's GPUs instead");
   command.example("devices", "A device that cannot be used says why, and what to install.");
   command.action([options]() -> Status {
+    if (options->presets) {
+      print_presets(options->json);
+      return {};
+    }
     for (const hal::DeviceListing& device : hal::list_devices())
       options->json ? print_json(device, *options) : print(device, *options);
     return {};

@@ -17,6 +17,7 @@ namespace {
 
 struct TuneCommand {
   std::vector<std::string> shapes;
+  std::string device = "cpu";
   std::string config, budget = "60s", output;
   int64_t threads = 0, vocabulary = 256;
   bool again = false, json = false;
@@ -33,12 +34,16 @@ Result<double> parse_budget(const std::string& text) {
   return number * scale;
 }
 
-void print_result(const TuneCommand& command, const tune::ProductShape& shape, const tune::TunedProduct& result,
-                  int measured, bool known) {
+// Of a tune::TunedProduct or TunedGpuProduct.
+void print_result(const TuneCommand& command, const tune::ProductShape& shape, const auto& result, int measured,
+                  bool known) {
   const double gain = result.usual_seconds / result.seconds;
   if (command.json) {
     JsonObject object;
-    object.add("event", "shape").add("shape", shape.key()).add("plan", result.plan.text());
+    object.add("event", "shape")
+        .add("device", command.device)
+        .add("shape", shape.key())
+        .add("plan", result.plan.text());
     object.add("seconds", result.seconds).add("usual_seconds", result.usual_seconds).add("speedup", gain);
     object.add("measured", measured).add("known", known);
     std::printf("%s\n", object.text().c_str());
@@ -68,6 +73,7 @@ Status run_tune(const TuneCommand& command) {
     return invalid_argument("nothing to tune: give shapes with --shape, or a training configuration with --config");
   SPORKLE_ASSIGN_OR_RETURN(options.threads, hal::thread_count(static_cast<int>(command.threads)));
   options.again = command.again;
+  options.device = command.device;
   options.database = command.output.empty() ? tune::Database::default_path() : std::filesystem::path(command.output);
 
   Terminal terminal(2);
@@ -81,6 +87,8 @@ Status run_tune(const TuneCommand& command) {
   options.on_result = [&](const tune::ProductShape& shape, const tune::TunedProduct& result, int measured, bool known) {
     print_result(command, shape, result, measured, known);
   };
+  options.on_gpu_result = [&](const tune::ProductShape& shape, const tune::TunedGpuProduct& result, int measured,
+                              bool known) { print_result(command, shape, result, measured, known); };
   SPORKLE_RETURN_IF_ERROR(bench::tune_products(options));
   progress.finish("written to " + options.database.string());
   return {};
@@ -90,15 +98,19 @@ Status run_tune(const TuneCommand& command) {
 
 void register_tune(Cli& cli) {
   auto options = std::make_shared<TuneCommand>();
-  Command command = cli.command("tune", "Search for the fastest way to multiply matrices on this machine");
+  Command command = cli.command("tune", "Search for the fastest way to multiply matrices on a device of this machine");
   command.option("--shape", &options->shapes, "Repeatable: [BATCHES*]MxNxK[:nn|nt|tn|tt][@f64]").value_name("SHAPE");
+  command.option("--device", &options->device, "What to tune: cpu, or a GPU as `sporkle devices` names it")
+      .value_name("ID");
   command.option("--config", &options->config, "The products of a training step of this configuration")
       .value_name("FILE");
   command.option("--vocabulary", &options->vocabulary, "With --config: the tokenizer's entries")
       .range(1, 1e7)
       .value_name("N");
   command.option("--budget", &options->budget, "Time for all shapes together: 90s, 5m, 1h").value_name("TIME");
-  command.option("--threads", &options->threads, "Threads; 0: as many as may be used").range(0, 1024).value_name("N");
+  command.option("--threads", &options->threads, "Of the processor; 0: as many as may be used")
+      .range(0, 1024)
+      .value_name("N");
   command.option("--output", &options->output, "The database, instead of the one that every command reads")
       .value_name("FILE");
   command.flag("--again", &options->again, "Also shapes that the database has already");
@@ -106,6 +118,7 @@ void register_tune(Cli& cli) {
   command.example("tune --config examples/configs/kjv-small.toml --budget 2m",
                   "Everything that this model multiplies.");
   command.example("tune --shape 1024x1024x1024 --shape 64x3072x768", "Two shapes, one minute.");
+  command.example("tune --device vulkan:0 --shape 4096x4096x4096 --budget 2m", "One shape on the first GPU.");
   command.action([options] { return run_tune(*options); });
 }
 

@@ -13,6 +13,7 @@ CaseKind attention_case();
 CaseKind elementwise_case();
 CaseKind reduce_case();
 CaseKind copy_case();
+CaseKind transfer_case();
 CaseKind launch_case();
 CaseKind train_case();
 CaseKind resnet_case();

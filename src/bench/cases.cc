@@ -39,9 +39,9 @@ Result<T> choose(const CaseKind& kind, std::string_view what, std::string_view n
 }  // namespace
 
 const std::vector<CaseKind>& case_kinds() {
-  static const std::vector<CaseKind> kinds = {peak_case(),      gemm_case(),        gemv_case(),   conv_case(),
-                                              attention_case(), elementwise_case(), reduce_case(), copy_case(),
-                                              launch_case(),    train_case(),       resnet_case(), generate_case()};
+  static const std::vector<CaseKind> kinds = {
+      peak_case(), gemm_case(),     gemv_case(),   conv_case(),  attention_case(), elementwise_case(), reduce_case(),
+      copy_case(), transfer_case(), launch_case(), train_case(), resnet_case(),    generate_case()};
   return kinds;
 }
 

@@ -47,6 +47,9 @@ TEST(MemoryCases, ReadTheirShapesInFull) {
   expect_refused("reduce", "33554432x33554432", "of memory");
   expect_refused("copy", "12x3", "is not of the form ELEMENTS");
   expect_refused("copy", "1000000000000000", "of memory");
+  expect_refused("transfer", "12x3", "is not of the form ELEMENTS");
+  expect_refused("transfer", "12:within", "reads like ELEMENTS[:shared");
+  expect_refused("transfer", "12:teleport", "reads like ELEMENTS[:shared");
   expect_refused("launch", "1000", "none of latency, chain, host");
 }
 
@@ -57,6 +60,16 @@ TEST(MemoryCases, PassOnTheProcessor) {
     expect_right("reduce", shape);
   for (const char* shape : {"1", "1003", "300000"}) expect_right("copy", shape);
   for (const char* shape : {"latency", "chain", "host"}) expect_right("launch", shape);
+}
+
+TEST(MemoryCases, PassBetweenDevices) {
+  for (const char* shape : {"100003:shared", "100003:pinned", "100003:staged", "1003:read_write"}) {
+    const auto made = make("transfer", shape, "vulkan:0");
+    if (made.status().code() == Code::unsupported) GTEST_SKIP() << made.status().message();
+    expect_right("transfer", shape, "vulkan:0");
+  }
+  EXPECT_EQ(make("transfer", "12", "cpu").status().code(), Code::unsupported);
+  EXPECT_EQ(make("transfer", "12", "vulkan:x").status().code(), Code::not_found);
 }
 
 TEST(MemoryCases, PassInTheInterpreter) {

@@ -24,12 +24,13 @@ constexpr double kSample_s = 0.01;
 constexpr int kSamples = 3;
 constexpr double kMostSetBytes = 128e6;
 
-class Timer final : public ProductTimer {
+// Products of one shape on a device, under plans of the processor's or the GPU's kind.
+class Timer {
  public:
   explicit Timer(const ProductShape& shape) : shape_(shape) {}
 
-  Status open(int threads) {
-    SPORKLE_ASSIGN_OR_RETURN(device_, hal::open_device("cpu", {.threads = threads, .cpu_target = {}}));
+  Status open(hal::Device& device) {
+    device_ = &device;
     SPORKLE_ASSIGN_OR_RETURN(TemporaryFolder folder, TemporaryFolder::create("sporkle_tune"));
     folder_ = std::make_unique<TemporaryFolder>(std::move(folder));
     kernels_ = std::make_unique<cache::KernelCache>(*device_, folder_->path());
@@ -48,27 +49,41 @@ class Timer final : public ProductTimer {
     return run(1);
   }
 
-  const tune::Processor& processor() const override { return processor_; }
+  const tune::Processor& processor() const { return processor_; }
 
-  Result<double> seconds(const ProductPlan& plan) override {
+  Result<double> seconds(const ProductPlan& plan) {
     plan_ = plan;
+    return seconds();
+  }
+  Result<double> seconds(const tune::GpuPlan& plan) {
+    gpu_plan_ = plan;
+    return seconds();
+  }
+
+ private:
+  Result<double> seconds() {
     SPORKLE_RETURN_IF_ERROR(open_context());
     SPORKLE_RETURN_IF_ERROR(run(sets_));  // compiles
-    double start = now_s();
+    double start = clock_s();
     SPORKLE_RETURN_IF_ERROR(run(sets_));
-    const double pass = std::max(now_s() - start, 1e-7);
+    const double pass = std::max(clock_s() - start, 1e-7);
     const int repetitions = sets_ * static_cast<int>(std::clamp(std::ceil(kSample_s / pass), 1.0, 1e5));
     double best = 0;
     for (int i = 0; i < kSamples; ++i) {
-      start = now_s();
+      start = clock_s();
       SPORKLE_RETURN_IF_ERROR(run(repetitions));
-      const double each = (now_s() - start) / repetitions;
+      const double each = (clock_s() - start) / repetitions;
       best = i == 0 ? each : std::min(best, each);
     }
     return best;
   }
 
- private:
+  // A GPU's own clock, which does not count what the host does between.
+  double clock_s() const {
+    const Result<double> busy_s = gpu_plan_ ? device_->busy_seconds() : unsupported("");
+    return busy_s.ok() ? *busy_s : now_s();
+  }
+
   // A new one for every plan, since a context plans each structure of graph once.
   Status open_context() {
     a_.clear();
@@ -78,6 +93,7 @@ class Timer final : public ProductTimer {
       processor_ = processor;
       return plan_;
     };
+    options.choose_gpu_product = [this](const ProductShape&) { return gpu_plan_; };
     context_ = std::make_unique<tensor::Context>(*device_, *kernels_, options);
     for (int i = 0; i < sets_; ++i) {
       SPORKLE_ASSIGN_OR_RETURN(Tensor a, operand(shape_.rows, shape_.depth, !shape_.a_in_rows, 2 * i + 1));
@@ -121,14 +137,38 @@ class Timer final : public ProductTimer {
   }
 
   ProductShape shape_;
-  std::shared_ptr<hal::Device> device_;
+  hal::Device* device_ = nullptr;
   std::unique_ptr<TemporaryFolder> folder_;
   std::unique_ptr<cache::KernelCache> kernels_;
   std::optional<ProductPlan> plan_;
+  std::optional<tune::GpuPlan> gpu_plan_;
   tune::Processor processor_;
   std::unique_ptr<tensor::Context> context_;
   int sets_ = 1;
   std::vector<Tensor> a_, b_;
+};
+
+class CpuTimer final : public ProductTimer {
+ public:
+  CpuTimer(const ProductShape& shape, std::shared_ptr<hal::Device> device)
+      : device_(std::move(device)), timer_(shape) {}
+  Status open() { return timer_.open(*device_); }
+  const tune::Processor& processor() const override { return timer_.processor(); }
+  Result<double> seconds(const ProductPlan& plan) override { return timer_.seconds(plan); }
+
+ private:
+  std::shared_ptr<hal::Device> device_;
+  Timer timer_;
+};
+
+class GpuTimer final : public GpuProductTimer {
+ public:
+  explicit GpuTimer(const ProductShape& shape) : timer_(shape) {}
+  Status open(hal::Device& device) { return timer_.open(device); }
+  Result<double> seconds(const tune::GpuPlan& plan) override { return timer_.seconds(plan); }
+
+ private:
+  Timer timer_;
 };
 
 }  // namespace
@@ -196,45 +236,112 @@ std::vector<ProductShape> shapes_of_model(const train::ModelConfig& model, int64
 }
 
 Result<std::unique_ptr<ProductTimer>> ProductTimer::create(const ProductShape& shape, int threads) {
-  auto timer = std::make_unique<Timer>(shape);
-  SPORKLE_RETURN_IF_ERROR(timer->open(threads).with_context("tuning " + shape.key()));
+  SPORKLE_ASSIGN_OR_RETURN(std::shared_ptr<hal::Device> device,
+                           hal::open_device("cpu", {.threads = threads, .cpu_target = {}}));
+  auto timer = std::make_unique<CpuTimer>(shape, std::move(device));
+  SPORKLE_RETURN_IF_ERROR(timer->open().with_context("tuning " + shape.key()));
   return std::unique_ptr<ProductTimer>(std::move(timer));
 }
 
-Status tune_products(const TuneOptions& options) {
-  tune::Database database;
-  Result<tune::Database> loaded = tune::Database::load(options.database);
-  if (loaded.ok())
-    database = std::move(*loaded);
-  else if (loaded.status().code() != Code::not_found && options.on_notice)
-    options.on_notice(loaded.status().message() + ": a new one is begun");
+Result<std::unique_ptr<GpuProductTimer>> GpuProductTimer::create(const ProductShape& shape, hal::Device& device) {
+  if (!device.info().target.starts_with(codegen::kVulkanPrefix))
+    return unsupported("device " + device.info().id + " is no GPU");
+  auto timer = std::make_unique<GpuTimer>(shape);
+  SPORKLE_RETURN_IF_ERROR(timer->open(device).with_context("tuning " + shape.key() + " on " + device.info().id));
+  return std::unique_ptr<GpuProductTimer>(std::move(timer));
+}
 
-  const double began = now_s();
-  std::vector<ProductPlan> found;  // what was good for one shape may be good for the next
-  for (size_t i = 0; i < options.shapes.size(); ++i) {
-    const ProductShape& shape = options.shapes[i];
-    SPORKLE_ASSIGN_OR_RETURN(const std::unique_ptr<ProductTimer> timer, ProductTimer::create(shape, options.threads));
-    if (const tune::TunedProduct* known = database.find(timer->processor(), shape); known && !options.again) {
-      found.push_back(known->plan);
-      if (options.on_result) options.on_result(shape, *known, 0, true);
-      continue;
-    }
-    const double spent = now_s() - began;
-    tune::SearchOptions search;
-    search.budget_seconds =
-        std::max((options.budget_seconds - spent) / static_cast<double>(options.shapes.size() - i), 0.0);
-    search.progress = [&](double seconds, const ProductPlan& best, double) {
-      if (options.on_progress) options.on_progress(spent + seconds, shape.key() + ": " + best.text());
-    };
-    const auto measure = [&](const ProductPlan& plan) { return timer->seconds(plan); };
-    SPORKLE_ASSIGN_OR_RETURN(const tune::SearchResult result,
-                             tune::search_plan(shape, timer->processor(), found, measure, search));
-    found.push_back(result.best.plan);
-    database.add(timer->processor(), shape, result.best);
-    SPORKLE_RETURN_IF_ERROR(database.save(options.database));
-    if (options.on_result) options.on_result(shape, result.best, result.measured, false);
+namespace {
+
+// Shape after shape, and how much of the budget each may take.
+class Tuning {
+ public:
+  explicit Tuning(const TuneOptions& options) : options_(options), began_(now_s()) {
+    Result<tune::Database> loaded = tune::Database::load(options.database);
+    if (loaded.ok())
+      database_ = std::move(*loaded);
+    else if (loaded.status().code() != Code::not_found && options.on_notice)
+      options.on_notice(loaded.status().message() + ": a new one is begun");
   }
-  return {};
+
+  Status on_processor() {
+    std::vector<ProductPlan> found;  // what was good for one shape may be good for the next
+    for (size_t i = 0; i < options_.shapes.size(); ++i) {
+      const ProductShape& shape = options_.shapes[i];
+      SPORKLE_ASSIGN_OR_RETURN(const std::unique_ptr<ProductTimer> timer,
+                               ProductTimer::create(shape, options_.threads));
+      if (const tune::TunedProduct* known = database_.find(timer->processor(), shape); known && !options_.again) {
+        found.push_back(known->plan);
+        if (options_.on_result) options_.on_result(shape, *known, 0, true);
+        continue;
+      }
+      tune::SearchOptions search = share_of(i);
+      const double spent = now_s() - began_;
+      search.progress = [&](double seconds, const ProductPlan& best, double) { report(shape, spent + seconds, best); };
+      const auto measure = [&](const ProductPlan& plan) { return timer->seconds(plan); };
+      SPORKLE_ASSIGN_OR_RETURN(const tune::SearchResult result,
+                               tune::search_plan(shape, timer->processor(), found, measure, search));
+      found.push_back(result.best.plan);
+      database_.add(timer->processor(), shape, result.best);
+      SPORKLE_RETURN_IF_ERROR(database_.save(options_.database));
+      if (options_.on_result) options_.on_result(shape, result.best, result.measured, false);
+    }
+    return {};
+  }
+
+  Status on_gpu(hal::Device& device, const codegen::VulkanTarget& target) {
+    const std::string gpu = tune::gpu_key(device.info().name, target);
+    std::vector<tune::GpuPlan> found;
+    for (size_t i = 0; i < options_.shapes.size(); ++i) {
+      const ProductShape& shape = options_.shapes[i];
+      if (const tune::TunedGpuProduct* known = database_.find(gpu, shape); known && !options_.again) {
+        found.push_back(known->plan);
+        if (options_.on_gpu_result) options_.on_gpu_result(shape, *known, 0, true);
+        continue;
+      }
+      SPORKLE_ASSIGN_OR_RETURN(const std::unique_ptr<GpuProductTimer> timer, GpuProductTimer::create(shape, device));
+      const double spent = now_s() - began_;
+      const auto progress = [&](double seconds, const tune::GpuPlan& best, double) {
+        report(shape, spent + seconds, best);
+      };
+      const auto measure = [&](const tune::GpuPlan& plan) { return timer->seconds(plan); };
+      SPORKLE_ASSIGN_OR_RETURN(const tune::GpuSearchResult result,
+                               tune::search_gpu_plan(shape, target, found, measure, share_of(i), progress));
+      found.push_back(result.best.plan);
+      database_.add(gpu, shape, result.best);
+      SPORKLE_RETURN_IF_ERROR(database_.save(options_.database));
+      if (options_.on_gpu_result) options_.on_gpu_result(shape, result.best, result.measured, false);
+    }
+    return {};
+  }
+
+ private:
+  tune::SearchOptions share_of(size_t number) const {
+    tune::SearchOptions search;
+    const auto left = static_cast<double>(options_.shapes.size() - number);
+    search.budget_seconds = std::max((options_.budget_seconds - (now_s() - began_)) / left, 0.0);
+    return search;
+  }
+  void report(const ProductShape& shape, double spent_s, const auto& best) const {
+    if (options_.on_progress) options_.on_progress(spent_s, shape.key() + ": " + best.text());
+  }
+
+  const TuneOptions& options_;
+  const double began_;
+  tune::Database database_;
+};
+
+}  // namespace
+
+Status tune_products(const TuneOptions& options) {
+  if (options.device == "cpu") return Tuning(options).on_processor();
+  SPORKLE_ASSIGN_OR_RETURN(const std::shared_ptr<hal::Device> device, hal::open_device(options.device));
+  if (!device->info().target.starts_with(codegen::kVulkanPrefix))
+    return unsupported("device " + options.device +
+                       " cannot be tuned: the processor (cpu) and Vulkan devices "
+                       "(vulkan:0 ...) can");
+  SPORKLE_ASSIGN_OR_RETURN(const auto target, codegen::VulkanTarget::parse(device->info().target));
+  return Tuning(options).on_gpu(*device, target);
 }
 
 }  // namespace sporkle::bench

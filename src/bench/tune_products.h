@@ -1,4 +1,4 @@
-// What `sporkle tune` does: the fastest plans for products of given shapes on this machine's processor.
+// What `sporkle tune` does: the fastest plans for products of given shapes on this machine's processor, or on a GPU.
 //
 // Belongs to one thread.
 #pragma once
@@ -11,7 +11,9 @@
 #include <vector>
 
 #include "base/status.h"
+#include "hal/device.h"
 #include "train/config.h"
+#include "tune/gpu_search.h"
 #include "tune/search.h"
 
 namespace sporkle::bench {
@@ -36,7 +38,18 @@ class ProductTimer {
   virtual Result<double> seconds(const tune::ProductPlan& plan) = 0;
 };
 
+// The same on a GPU, by the GPU's clock.
+class GpuProductTimer {
+ public:
+  // unsupported for a device that is no GPU; `device` outlives the timer.
+  static Result<std::unique_ptr<GpuProductTimer>> create(const tune::ProductShape& shape, hal::Device& device);
+  virtual ~GpuProductTimer() = default;
+  virtual Result<double> seconds(const tune::GpuPlan& plan) = 0;
+};
+
 struct TuneOptions {
+  std::string device = "cpu";  // or a Vulkan device, whose plans are another kind
+
   std::vector<tune::ProductShape> shapes;
   int threads = 1;
   double budget_seconds = 60;      // for all shapes together
@@ -44,6 +57,7 @@ struct TuneOptions {
   std::filesystem::path database;  // read where it exists, written after every shape
   // A shape is done; `known`: the database had it.
   std::function<void(const tune::ProductShape&, const tune::TunedProduct&, int measured, bool known)> on_result;
+  std::function<void(const tune::ProductShape&, const tune::TunedGpuProduct&, int measured, bool known)> on_gpu_result;
   std::function<void(double spent_seconds, const std::string& what)> on_progress;
   std::function<void(const std::string& text)> on_notice;
 };

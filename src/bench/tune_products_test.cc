@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/temporary_folder.h"
+#include "hal/registry.h"
 
 namespace sporkle::bench {
 namespace {
@@ -85,6 +86,45 @@ TEST(TuneProducts, SaysThatADatabaseIsCorruptAndBeginsAnew) {
   ASSERT_TRUE(tune_products(options).ok());
   EXPECT_NE(notice.find("line 1"), std::string::npos) << notice;
   EXPECT_EQ(tune::Database::load(options.database)->size(), 1u);
+}
+
+TEST(TuneProducts, OnAGpuWritesItsPlansAndGoesOnFromThem) {
+  const auto device = hal::open_device("vulkan:0");
+  if (!device.ok()) GTEST_SKIP() << device.status().message();
+  const auto target = *codegen::VulkanTarget::parse((*device)->info().target);
+  const auto folder = TemporaryFolder::create("tune_products_test");
+  ASSERT_TRUE(folder.ok());
+  TuneOptions options;
+  options.device = "vulkan:0";
+  options.shapes = {*parse_tuned_shape("96x80x64"), *parse_tuned_shape("2*8x40x32:nt")};
+  options.budget_seconds = 3;
+  options.database = folder->path() / "tuning.txt";
+  int fresh = 0, known = 0, plans = 0;
+  options.on_gpu_result = [&](const ProductShape& shape, const tune::TunedGpuProduct& result, int measured, bool had) {
+    EXPECT_GT(result.seconds, 0);
+    EXPECT_LE(result.seconds, result.usual_seconds);
+    EXPECT_TRUE(tune::gpu_plan_applies(result.plan, shape, target)) << result.plan.text();
+    (had ? known : fresh) += 1;
+    plans += measured;
+  };
+  const Status status = tune_products(options);
+  ASSERT_TRUE(status.ok()) << status.to_string();
+  EXPECT_EQ(fresh, 2);
+  EXPECT_GE(plans, 3);  // more than the presets
+  ASSERT_TRUE(tune_products(options).ok());
+  EXPECT_EQ(known, 2);
+  const auto database = tune::Database::load(options.database);
+  ASSERT_TRUE(database.ok()) << database.status().to_string();
+  EXPECT_NE(database->find(tune::gpu_key((*device)->info().name, target), options.shapes[0]), nullptr);
+}
+
+TEST(TuneProducts, RefusesADeviceThatHasNoPlans) {
+  TuneOptions options;
+  options.device = "reference";
+  options.shapes = {*parse_tuned_shape("8x8x8")};
+  EXPECT_EQ(tune_products(options).code(), Code::unsupported);
+  options.device = "vulkan:99";
+  EXPECT_FALSE(tune_products(options).ok());
 }
 
 }  // namespace

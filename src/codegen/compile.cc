@@ -1,5 +1,7 @@
 #include "codegen/compile.h"
 
+#include <algorithm>
+
 #include "base/log.h"
 #include "codegen/llvm/emitter.h"
 #include "codegen/llvm/library.h"
@@ -17,6 +19,14 @@ std::vector<std::byte> bytes_of(std::string_view text) {
   return {data, data + text.size()};
 }
 
+// What a schedule says of workgroups whose invocations share nothing, as far as the device goes.
+uint32_t workgroup_of(const lower::Schedule& schedule, const VulkanTarget& target) {
+  uint32_t size = spirv::kUsualWorkgroup;
+  for (const lower::ScheduleItem& item : schedule.items)
+    if (item.kind == lower::ScheduleItem::Kind::workgroup) size = static_cast<uint32_t>(item.size);
+  return std::min(size, target.workgroup);
+}
+
 // `fast` kernels take a device's own arithmetic, correctly rounded and careful of denormal numbers or not.
 VulkanTarget with_own_arithmetic(VulkanTarget target) {
   target.fma32 = target.div32 = target.sqrt32 = target.compare32 = target.widen32 = true;
@@ -25,7 +35,7 @@ VulkanTarget with_own_arithmetic(VulkanTarget target) {
 
 }  // namespace
 
-std::string_view version() { return "sporkle-codegen-7"; }
+std::string_view version() { return "sporkle-codegen-8"; }
 
 Result<std::vector<std::byte>> compile(const ir::Kernel& kernel, const lower::Schedule& schedule,
                                        std::string_view target, const StageSink& seen) {
@@ -54,7 +64,8 @@ Result<std::vector<std::byte>> compile(const ir::Kernel& kernel, const lower::Sc
     }
     const auto mapped = lower::lower_for_gpu(kernel, schedule, show_pass);
     if (!mapped.ok()) return mapped.status().with_context(context);
-    const auto code = spirv::emit(*mapped, vulkan, schedule.has(lower::ScheduleItem::Kind::pack));
+    const auto code =
+        spirv::emit(*mapped, vulkan, schedule.has(lower::ScheduleItem::Kind::pack), workgroup_of(schedule, vulkan));
     if (!code.ok()) return code.status().with_context(context);
     return encode(*code);
   }

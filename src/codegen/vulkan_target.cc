@@ -1,5 +1,6 @@
 #include "codegen/vulkan_target.h"
 
+#include <algorithm>
 #include <charconv>
 #include <set>
 
@@ -35,6 +36,9 @@ constexpr Flag kFlags[] = {
     {"matrixbf16", &VulkanTarget::matrix_bf16},
 };
 
+// `other` has no word.
+constexpr std::string_view kVendors[] = {"", "nvidia", "amd", "intel", "processor"};
+
 struct Number {
   std::string_view word;
   uint32_t VulkanTarget::*member;
@@ -45,6 +49,14 @@ constexpr Number kNumbers[] = {
     {"workgroup", &VulkanTarget::workgroup, 128, 65536},
     {"shared", &VulkanTarget::shared_kib, 16, 65536},
 };
+
+bool read_vendor(std::string_view word, VulkanTarget* target, std::string_view* name) {
+  const auto found = std::ranges::find(kVendors, word);
+  if (word.empty() || found == std::end(kVendors)) return false;
+  target->vendor = static_cast<VulkanVendor>(found - std::begin(kVendors));
+  *name = "vendor";
+  return true;
+}
 
 // The word's number into the target, if it is one of kNumbers.
 bool read_number(std::string_view word, VulkanTarget* target, std::string_view* name) {
@@ -76,6 +88,7 @@ bool read_flag(std::string_view word, VulkanTarget* target, std::string_view* na
 
 std::string VulkanTarget::text() const {
   std::string result(kVulkanPrefix);
+  if (vendor != VulkanVendor::other) result.append(kVendors[static_cast<size_t>(vendor)]).push_back(',');
   for (const Flag& flag : kFlags)
     if (this->*flag.member) result.append(flag.word).push_back(',');
   for (const Number& number : kNumbers) result.append(number.word).append(std::to_string(this->*number.member)) += ',';
@@ -95,7 +108,7 @@ Result<VulkanTarget> VulkanTarget::parse(std::string_view text) {
     const size_t comma = rest.find(',');
     const std::string_view word = rest.substr(0, comma);
     std::string_view name;
-    if (!read_flag(word, &target, &name) && !read_number(word, &target, &name))
+    if (!read_vendor(word, &target, &name) && !read_flag(word, &target, &name) && !read_number(word, &target, &name))
       return refuse("\"" + std::string(word) + "\" is no feature that the code generator knows");
     if (!seen.insert(name).second) return refuse("\"" + std::string(name) + "\" stands there twice");
     if (comma == std::string_view::npos) break;

@@ -14,7 +14,12 @@
 
 namespace sporkle::codegen {
 
+// Whose device it is: what schedules are chosen by (tune/gpu_plan.h). Nothing about results follows from it.
+enum class VulkanVendor : uint8_t { other, nvidia, amd, intel, processor };
+
 struct VulkanTarget {
+  VulkanVendor vendor = VulkanVendor::other;
+
   // Features to be enabled when the device is opened.
   bool f64 = false;         // shaderFloat64
   bool storage8 = false;    // storageBuffer8BitAccess: buffers of booleans, i8 and u8
@@ -48,7 +53,7 @@ struct VulkanTarget {
   uint32_t workgroup = 128;  // maxComputeWorkGroupInvocations
   uint32_t shared_kib = 16;  // maxComputeSharedMemorySize / 1024
 
-  // "vulkan:f64,storage8,rte32,fma32,subgroup32,workgroup1024,shared48": the one text of these features.
+  // "vulkan:nvidia,f64,storage8,rte32,fma32,subgroup32,workgroup1024,shared48": the one text of these features.
   std::string text() const;
   // The reverse. Order is free; an unknown, malformed or repeated word is invalid_argument naming it.
   static Result<VulkanTarget> parse(std::string_view text);

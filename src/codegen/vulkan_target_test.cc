@@ -27,6 +27,15 @@ TEST(VulkanTarget, NothingButThePrefixIsTheLeastDevice) {
   EXPECT_EQ(*parsed, VulkanTarget());
 }
 
+TEST(VulkanTarget, NamesTheVendorWhereItIsKnown) {
+  const auto amd = VulkanTarget::parse("vulkan:f64,amd,subgroup64");
+  ASSERT_TRUE(amd.ok()) << amd.status().to_string();
+  EXPECT_EQ(amd->vendor, VulkanVendor::amd);
+  EXPECT_EQ(amd->text(), "vulkan:amd,f64,subgroup64,workgroup128,shared16");
+  EXPECT_EQ(VulkanTarget::parse("vulkan:processor")->vendor, VulkanVendor::processor);
+  EXPECT_FALSE(VulkanTarget::parse("vulkan:amd,nvidia").ok());
+}
+
 TEST(VulkanTarget, OrderIsFree) {
   EXPECT_EQ(VulkanTarget::parse("vulkan:shared32,rte32,f64")->text(),
             "vulkan:f64,rte32,subgroup0,workgroup128,shared32");

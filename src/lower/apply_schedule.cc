@@ -121,6 +121,7 @@ class Scheduler {
       case ScheduleItem::Kind::group:
       case ScheduleItem::Kind::pack:
       case ScheduleItem::Kind::stream:
+      case ScheduleItem::Kind::workgroup:
         break;  // not among a loop's items
     }
     return {};

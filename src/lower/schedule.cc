@@ -9,7 +9,8 @@ namespace {
 Status bad_item(std::string_view word, std::string_view why) {
   return invalid_argument("schedule item \"" + std::string(word) + "\": " + std::string(why) +
                           "; known items are range:thread[BLOCK], range:vecWIDTH[xCOUNT], range:tileSIZE, "
-                          "range:unrollFACTOR, range:matrixSIZE, range:groupINVOCATIONS, range:pack4 and range:stream");
+                          "range:unrollFACTOR, range:matrixSIZE, range:groupINVOCATIONS, range:pack4, range:stream "
+                          "and range:workgroupINVOCATIONS");
 }
 
 // Reads a number off the front of `text`; 0 when there is none or it is out of range.
@@ -66,6 +67,11 @@ Result<ScheduleItem> parse_item(std::string_view word) {
     if (item.size != 4) return bad_item(word, "packs have 4 elements");
   } else if (take_word(rest, "stream")) {
     item.kind = ScheduleItem::Kind::stream;
+  } else if (take_word(rest, "workgroup")) {
+    item.kind = ScheduleItem::Kind::workgroup;
+    item.size = take_number(rest);
+    if (item.size < 32 || item.size > 1024 || (item.size & (item.size - 1)))
+      return bad_item(word, "the number of invocations is not a power of two from 32 to 1024");
   } else {
     return bad_item(word, "unknown kind");
   }
@@ -121,6 +127,9 @@ std::string Schedule::text() const {
         break;
       case ScheduleItem::Kind::stream:
         text += ":stream";
+        break;
+      case ScheduleItem::Kind::workgroup:
+        text += ":workgroup" + std::to_string(item.size);
         break;
     }
   }

@@ -14,6 +14,8 @@
 //   m:matrix128    a workgroup's matrix units take 128 iterations at once (`fast` products on GPUs; nothing elsewhere)
 //   r:group64      64 invocations of a GPU's workgroup share each iteration of the outermost loop: the lanes of its
 //                  reductions and the iterations of its inner loops (nothing elsewhere)
+//   i:workgroup256 workgroups of a GPU take 256 iterations at once, where invocations share none (128 where nothing is
+//                  said; nothing elsewhere)
 //
 // No item changes the bits of a result. Names that the kernel lacks are an error. Example: "t:thread m:tile6
 // n:vec16x4".
@@ -28,7 +30,7 @@
 namespace sporkle::lower {
 
 struct ScheduleItem {
-  enum class Kind { thread, vector, tile, unroll, matrix, group, pack, stream };
+  enum class Kind { thread, vector, tile, unroll, matrix, group, pack, stream, workgroup };
   std::string range;
   Kind kind;
   int size = 0;   // block (0: single iterations), vector width, tile, unroll factor, or invocations

@@ -11,6 +11,7 @@ constexpr int kTiles[] = {1, 2, 3, 4, 6, 8, 10, 12};
 constexpr int kUnrolls[] = {1, 2, 4, 8};
 constexpr int kMatrices[] = {32, 64, 128, 256};
 constexpr int kGroups[] = {32, 64, 128, 256};
+constexpr int kWorkgroups[] = {64, 128, 256};
 constexpr int kWidest = 64, kNarrowest = 2;
 
 using Choices = std::vector<std::optional<ScheduleItem>>;
@@ -50,6 +51,9 @@ Choices choices_for(const ScheduleItem& item, bool items_follow) {
     case ScheduleItem::Kind::group:
       for (const int size : kGroups) add(choices, item, size);
       choices.emplace_back();
+      break;
+    case ScheduleItem::Kind::workgroup:
+      for (const int size : kWorkgroups) add(choices, item, size);
       break;
     case ScheduleItem::Kind::pack:
     case ScheduleItem::Kind::stream:

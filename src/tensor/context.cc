@@ -42,6 +42,14 @@ Result<std::unique_ptr<Context>> Context::open(std::string_view device_id, const
                                                ContextOptions options) {
   SPORKLE_ASSIGN_OR_RETURN(std::shared_ptr<hal::Device> device, hal::open_device(device_id, device_options));
   auto kernels = std::make_unique<cache::KernelCache>(*device);
+  const auto gpu = codegen::VulkanTarget::parse(device->info().target);
+  if (!options.choose_gpu_product && gpu.ok())
+    if (const auto tuned = tuned_products())
+      options.choose_gpu_product = [tuned,
+                                    key = tune::gpu_key(device->info().name, *gpu)](const tune::ProductShape& shape) {
+        const tune::TunedGpuProduct* found = tuned->find(key, shape);
+        return found ? std::optional(found->plan) : std::nullopt;
+      };
   if (!options.choose_product && device->info().id == "cpu")
     if (const auto tuned = tuned_products())
       options.choose_product = [tuned](const tune::ProductShape& shape, const tune::Processor& processor) {
@@ -63,7 +71,11 @@ Context::Context(hal::Device& device, cache::KernelCache& kernels, ContextOption
       segment_bytes_(
           segment_of(options_.segment_bytes > 0 ? options_.segment_bytes : device.info().largest_buffer_bytes)),
       plans_(std::make_unique<PlanCache>()),
-      signature_(std::make_unique<GraphSignature>()) {}
+      signature_(std::make_unique<GraphSignature>()) {
+  if (!is_gpu()) return;
+  const auto gpu = codegen::VulkanTarget::parse(device.info().target);
+  gpu_ = gpu.ok() ? *gpu : codegen::VulkanTarget();  // for one that is none, nothing will compile
+}
 
 Context::~Context() {
   if (semaphore_) (void)semaphore_->wait(submitted_, -1);
@@ -75,6 +87,14 @@ tune::ProductPlan Context::plan_product(const tune::ProductShape& shape) const {
     if (chosen && tune::plan_applies(*chosen, shape, processor_)) return *chosen;
   }
   return tune::preset_plan(shape, processor_);
+}
+
+tune::GpuPlan Context::plan_gpu_product(const tune::ProductShape& shape) const {
+  if (options_.choose_gpu_product) {
+    const std::optional<tune::GpuPlan> chosen = options_.choose_gpu_product(shape);
+    if (chosen && tune::gpu_plan_applies(*chosen, shape, *gpu_)) return *chosen;
+  }
+  return tune::preset_gpu_plan(shape, *gpu_);
 }
 
 Result<std::shared_ptr<Storage>> Context::allocate(size_t size_bytes) {

@@ -17,6 +17,7 @@
 #include "lower/schedule.h"
 #include "tensor/node.h"
 #include "tensor/plan.h"
+#include "tune/gpu_plan.h"
 #include "tune/product_plan.h"
 
 namespace sporkle::tensor {
@@ -43,6 +44,8 @@ struct ContextOptions {
   // How a matrix product on a CPU runs, where it applies; else, or where it is empty, as the preset says. Any plan
   // gives the same bits. Where this is unset, Context::open takes what `sporkle tune` has found.
   std::function<std::optional<tune::ProductPlan>(const tune::ProductShape&, const tune::Processor&)> choose_product;
+  // The same of a product on a GPU.
+  std::function<std::optional<tune::GpuPlan>(const tune::ProductShape&)> choose_gpu_product = {};
 };
 
 struct ContextCounters {
@@ -109,6 +112,10 @@ class Context {
   int vector_width() const { return vector_width_; }
   // How a product on a CPU is to run.
   tune::ProductPlan plan_product(const tune::ProductShape& shape) const;
+  // How a product runs on this GPU.
+  tune::GpuPlan plan_gpu_product(const tune::ProductShape& shape) const;
+  // What this GPU can do; nothing where the device is none.
+  const std::optional<codegen::VulkanTarget>& gpu() const { return gpu_; }
   // Whether the device runs workgroups of invocations.
   bool is_gpu() const { return device_->info().target.starts_with("vulkan:"); }
   // Whether kernels may take a GPU's own arithmetic, and sum in the order that suits it.
@@ -129,6 +136,7 @@ class Context {
   ContextCounters counters_;
   int vector_width_;
   tune::Processor processor_;
+  std::optional<codegen::VulkanTarget> gpu_;
   uint64_t epoch_ = 0;
   size_t in_use_bytes_ = 0, memory_cap_bytes_ = 0;
   PlanMemory last_plan_;

@@ -32,6 +32,7 @@ Status Launcher::dispatch(const std::string& key, const std::string& schedule, c
       failure = parsed.status();
       return {std::move(kernel), {}};
     }
+    if (const auto& gpu = context_.gpu()) parsed = tune::fit_schedule(std::move(*parsed), *gpu);
     if (const auto& choose = context_.options().choose_schedule) parsed = choose(key, *parsed);
     return {std::move(kernel), std::move(*parsed)};
   };

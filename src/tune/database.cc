@@ -11,6 +11,7 @@ namespace sporkle::tune {
 namespace {
 
 constexpr std::string_view kHeader = "sporkle tuning database 1";
+constexpr std::string_view kGpu = "vulkan ";  // what every gpu_key() begins with
 constexpr size_t kMostBytes = 16 << 20;
 constexpr size_t kMostKeyBytes = 200;
 
@@ -62,16 +63,22 @@ Result<Database> Database::parse(std::string_view text) {
     }
     if (fields[0].empty() || fields[1].empty() || fields[0].size() > kMostKeyBytes || fields[1].size() > kMostKeyBytes)
       return fail("the processor or the shape is empty or too long");
-    TunedProduct result;
-    Result<ProductPlan> plan = ProductPlan::parse(fields[2]);
-    if (!plan.ok()) return fail(plan.status().message());
-    result.plan = *plan;
+    double seconds = 0, usual_seconds = 0;
     std::string_view times = fields[3];
-    if (!take_seconds(times, &result.seconds) || !take(times, " s, usual ") ||
-        !take_seconds(times, &result.usual_seconds) || times != " s")
+    if (!take_seconds(times, &seconds) || !take(times, " s, usual ") || !take_seconds(times, &usual_seconds) ||
+        times != " s")
       return fail("\"" + std::string(fields[3].substr(0, 60)) + "\" is not like \"0.0096 s, usual 0.0099 s\"");
-    const auto [entry, fresh] =
-        database.products_.try_emplace({std::string(fields[0]), std::string(fields[1])}, result);
+    const Keys keys(fields[0], fields[1]);
+    bool fresh = false;
+    if (fields[0].starts_with(kGpu)) {
+      const Result<GpuPlan> plan = GpuPlan::parse(fields[2]);
+      if (!plan.ok()) return fail(plan.status().message());
+      fresh = database.gpu_products_.try_emplace(keys, TunedGpuProduct{*plan, seconds, usual_seconds}).second;
+    } else {
+      const Result<ProductPlan> plan = ProductPlan::parse(fields[2]);
+      if (!plan.ok()) return fail(plan.status().message());
+      fresh = database.products_.try_emplace(keys, TunedProduct{*plan, seconds, usual_seconds}).second;
+    }
     if (!fresh) return fail("its processor and shape stand on an earlier line");
   }
   return database;
@@ -88,9 +95,13 @@ std::filesystem::path Database::default_path() { return home_directory() / "tuni
 
 std::string Database::text() const {
   std::string text = std::string(kHeader) + "\n";
-  for (const auto& [keys, result] : products_)
-    text += keys.first + " | " + keys.second + " | " + result.plan.text() + " | " + seconds_text(result.seconds) +
-            " s, usual " + seconds_text(result.usual_seconds) + " s\n";
+  const auto add_lines = [&](const auto& products) {
+    for (const auto& [keys, result] : products)
+      text += keys.first + " | " + keys.second + " | " + result.plan.text() + " | " + seconds_text(result.seconds) +
+              " s, usual " + seconds_text(result.usual_seconds) + " s\n";
+  };
+  add_lines(products_);
+  add_lines(gpu_products_);
   return text;
 }
 
@@ -102,6 +113,16 @@ Status Database::save(const std::filesystem::path& path) const {
 
 void Database::add(const Processor& processor, const ProductShape& shape, const TunedProduct& result) {
   products_.insert_or_assign({processor.key(), shape.key()}, result);
+}
+
+void Database::add(const std::string& gpu, const ProductShape& shape, const TunedGpuProduct& result) {
+  gpu_products_.insert_or_assign({gpu, shape.key()}, result);
+}
+
+const TunedGpuProduct* Database::find(const std::string& gpu, const ProductShape& shape) const {
+  if (gpu_products_.empty()) return nullptr;
+  const auto found = gpu_products_.find({gpu, shape.key()});
+  return found == gpu_products_.end() ? nullptr : &found->second;
 }
 
 const TunedProduct* Database::find(const Processor& processor, const ProductShape& shape) const {

@@ -29,6 +29,33 @@ TEST(Database, TextRoundTrips) {
   EXPECT_EQ(parsed->find({Microarchitecture::zen4, 64, 1}, kShape), nullptr);
 }
 
+TEST(Database, KeepsWhatGpusHaveBeside) {
+  const auto target = *codegen::VulkanTarget::parse("vulkan:nvidia,workgroup1024,shared48");
+  const std::string gpu = gpu_key("NVIDIA H100", target);
+  Database database;
+  database.add(kProcessor, kShape, kResult);
+  database.add(gpu, kShape, {{false, {64, 64, 8, 4, 4}}, 0.0001, 0.0002});
+  const std::string text = database.text();
+  EXPECT_NE(text.find("\nvulkan NVIDIA H100 workgroup1024 shared48 | f32 nn 1x1024x768x512 | tile64x64 depth8 own4x4 | "
+                      "0.0001 s, usual 0.0002 s\n"),
+            std::string::npos)
+      << text;
+  const auto parsed = Database::parse(text);
+  ASSERT_TRUE(parsed.ok()) << parsed.status().to_string();
+  EXPECT_EQ(parsed->text(), text);
+  EXPECT_EQ(parsed->size(), 2u);
+  const TunedGpuProduct* found = parsed->find(gpu, kShape);
+  ASSERT_NE(found, nullptr);
+  EXPECT_EQ(found->plan.text(), "tile64x64 depth8 own4x4");
+  EXPECT_EQ(parsed->find(gpu_key("another", target), kShape), nullptr);
+  // A plan of the other kind names the line.
+  const auto mixed = Database::parse(
+      "sporkle tuning database 1\n"
+      "vulkan X | f32 nn 1x8x8x8 | packed 6x4 unroll4 depth1024 block0x0 | 1 s, usual 1 s\n");
+  EXPECT_EQ(mixed.status().code(), Code::corrupt_data);
+  EXPECT_NE(mixed.status().message().find("line 2"), std::string::npos) << mixed.status().to_string();
+}
+
 TEST(Database, ALaterResultReplacesAnEarlierOne) {
   Database database;
   database.add(kProcessor, kShape, kResult);

@@ -1,30 +1,19 @@
 #include "tune/search.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <set>
 #include <span>
-#include <string>
+
+#include "tune/beam.h"
 
 namespace sporkle::tune {
 namespace {
 
-constexpr double kLeastGain = 0.01;
 constexpr int kRows[] = {1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14};
 constexpr int kVectors[] = {1, 2, 3, 4, 5, 6, 8};
 constexpr int kUnrolls[] = {1, 2, 4, 8};
 constexpr int64_t kPackedDepths[] = {256, 512, 768, 1024, 1536, 2048, 4096};
 constexpr int64_t kSlabDepths[] = {4, 8, 16, 32, 64};
-
-struct Measured {
-  ProductPlan plan;
-  double seconds;
-};
-
-double steady_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 double divide_up(int64_t a, int64_t b) { return std::ceil(static_cast<double>(a) / static_cast<double>(b)); }
 
@@ -97,56 +86,13 @@ std::vector<ProductPlan> neighbours(const ProductPlan& plan, const ProductShape&
 Result<SearchResult> search_plan(const ProductShape& shape, const Processor& processor,
                                  const std::vector<ProductPlan>& start, const MeasurePlan& measure,
                                  const SearchOptions& options) {
-  const std::function<double()> now = options.now_seconds ? options.now_seconds : steady_seconds;
-  const double began = now();
-  const ProductPlan usual = preset_plan(shape, processor);
-  std::set<std::string> tried;
-  std::vector<Measured> beam;
-  SearchResult result;
-  const auto spent = [&] { return now() - began; };
-  const auto try_plan = [&](const ProductPlan& plan) -> Status {
-    if (!tried.insert(plan.text()).second) return {};
-    SPORKLE_ASSIGN_OR_RETURN(const double seconds, measure(plan));
-    ++result.measured;
-    beam.push_back({plan, seconds});
-    std::ranges::stable_sort(beam, {}, &Measured::seconds);
-    if (options.progress) options.progress(spent(), beam[0].plan, beam[0].seconds);
-    return {};
-  };
-  SPORKLE_RETURN_IF_ERROR(try_plan(usual));
-  const double usual_seconds = beam[0].seconds;
-  for (const ProductPlan& plan : start)
-    if (plan_applies(plan, shape, processor) && spent() < options.budget_seconds) (void)try_plan(plan);
-
-  while (spent() < options.budget_seconds) {
-    beam.resize(std::min(beam.size(), static_cast<size_t>(std::max(options.beam, 1))));
-    std::vector<std::pair<double, ProductPlan>> next;
-    std::set<std::string> offered;
-    for (const Measured& one : beam)
-      for (const ProductPlan& plan : neighbours(one.plan, shape, processor))
-        if (!tried.contains(plan.text()) && offered.insert(plan.text()).second)
-          next.emplace_back(expected_cycles(plan, shape, processor), plan);
-    if (next.empty()) {
-      result.exhausted = true;
-      break;
-    }
-    std::ranges::stable_sort(next, {}, &std::pair<double, ProductPlan>::first);
-    if (next.size() > static_cast<size_t>(std::max(options.candidates, 1)))
-      next.resize(static_cast<size_t>(std::max(options.candidates, 1)));
-    const double before = beam[0].seconds;
-    for (const auto& [cycles, plan] : next) {
-      if (spent() >= options.budget_seconds) break;
-      (void)try_plan(plan);
-    }
-    // Nothing better among the most promising ones: the others are unlikely to be.
-    if (beam[0].seconds >= before && next.size() == static_cast<size_t>(options.candidates) && result.measured > 60) {
-      result.exhausted = true;
-      break;
-    }
-  }
-  result.best = {usual, usual_seconds, usual_seconds};
-  if (beam[0].seconds < usual_seconds * (1 - kLeastGain)) result.best = {beam[0].plan, beam[0].seconds, usual_seconds};
-  return result;
+  const PlanSpace<ProductPlan> space{
+      preset_plan(shape, processor), [&](const ProductPlan& plan) { return plan_applies(plan, shape, processor); },
+      [&](const ProductPlan& plan) { return neighbours(plan, shape, processor); },
+      [&](const ProductPlan& plan) { return expected_cycles(plan, shape, processor); }, measure};
+  SPORKLE_ASSIGN_OR_RETURN(const BeamResult<ProductPlan> found,
+                           search_beam<ProductPlan>(space, start, options, options.progress));
+  return SearchResult{{found.best, found.seconds, found.usual_seconds}, found.measured, found.exhausted};
 }
 
 }  // namespace sporkle::tune

@@ -25,7 +25,6 @@ using ir::Op;
 using ir::RangeKind;
 using SpvOp = spv::Op;
 
-constexpr uint32_t kWorkgroup = 128;
 constexpr int64_t kScratchAlignment = 16;
 constexpr int64_t kVector = 4;
 
@@ -48,10 +47,11 @@ std::optional<VectorElement> vector_element(ir::Builder& b, const Node* index) {
 
 class Emitter {
  public:
-  Emitter(const ir::Kernel& kernel, const VulkanTarget& target, bool packs)
+  Emitter(const ir::Kernel& kernel, const VulkanTarget& target, bool packs, uint32_t workgroup)
       : kernel_(kernel),
         target_(target),
         finds_packs_(packs),
+        usual_workgroup_(workgroup),
         s_(m_),
         arguments_(s_, kernel),
         memory_(kernel),
@@ -136,6 +136,7 @@ class Emitter {
   const ir::Kernel& kernel_;
   const VulkanTarget& target_;
   const bool finds_packs_;
+  const uint32_t usual_workgroup_;  // of invocations that share nothing
   Module m_;
   Scopes s_;
   Arguments arguments_;
@@ -872,8 +873,8 @@ Result<GpuCode> Emitter::run() {
     buffer.alignment_bytes = buffer.element_bytes * static_cast<uint32_t>(kVector);
   }
   code.arguments_inline = arguments_.are_inline();
-  code.workgroup_size = workgroup_.is_used() ? workgroup_.invocations() : kWorkgroup;
-  code.iterations_per_workgroup = workgroup_.is_used() ? 1 : kWorkgroup;
+  code.workgroup_size = workgroup_.is_used() ? workgroup_.invocations() : usual_workgroup_;
+  code.iterations_per_workgroup = workgroup_.is_used() ? 1 : usual_workgroup_;
   code.shared_bytes = workgroup_.shared_bytes();
   ir::Builder b(*kernel_.context);
   const Node* extent = thread_loop_ ? thread_loop_->src(0)->src(0) : b.integer(1);
@@ -884,8 +885,8 @@ Result<GpuCode> Emitter::run() {
 
 }  // namespace
 
-Result<GpuCode> emit(const ir::Kernel& kernel, const VulkanTarget& target, bool packs) {
-  return Emitter(kernel, target, packs).run();
+Result<GpuCode> emit(const ir::Kernel& kernel, const VulkanTarget& target, bool packs, uint32_t workgroup) {
+  return Emitter(kernel, target, packs, workgroup).run();
 }
 
 }  // namespace sporkle::codegen::spirv

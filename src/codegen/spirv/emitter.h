@@ -13,10 +13,13 @@
 
 namespace sporkle::codegen::spirv {
 
+inline constexpr uint32_t kUsualWorkgroup = 128;  // which every device has
+
 // `kernel`: as lower::lower_for_gpu leaves it. unsupported names what the target lacks for it: f64, buffers of 8- or
 // 16-bit elements, an exact operation. `packs`: four loads or stores of one statement that lie side by side in a
 // buffer, at what its index shows to be a multiple of four, are one vector; that buffer's binding must be aligned to it
-// (GpuBuffer::alignment_bytes).
-Result<GpuCode> emit(const ir::Kernel& kernel, const VulkanTarget& target, bool packs = false);
+// (GpuBuffer::alignment_bytes). `workgroup`: invocations of a workgroup where they share nothing.
+Result<GpuCode> emit(const ir::Kernel& kernel, const VulkanTarget& target, bool packs = false,
+                     uint32_t workgroup = kUsualWorkgroup);
 
 }  // namespace sporkle::codegen::spirv

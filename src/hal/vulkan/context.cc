@@ -43,6 +43,8 @@ Result<std::shared_ptr<VulkanContext>> VulkanContext::open(std::shared_ptr<Vulka
   queue.pQueuePriorities = &priority;
   std::vector<const char*> extensions = optional.extensions();
   if (description.memory_budget) extensions.push_back(VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
+  if (description.external.opaque_fd) extensions.push_back(VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME);
+  if (description.external.host_alignment > 0) extensions.push_back(VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME);
   VkDeviceCreateInfo create = {};
   create.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO;
   create.pNext = &features2;
@@ -53,6 +55,9 @@ Result<std::shared_ptr<VulkanContext>> VulkanContext::open(std::shared_ptr<Vulka
   SPORKLE_RETURN_IF_ERROR(vulkan_status(context->functions_.vkCreateDevice(device, &create, nullptr, &context->device_),
                                         "opening " + std::string(description.properties.deviceName)));
   SPORKLE_RETURN_IF_ERROR(context->functions_.load_device(context->device_));
+  // A driver that names an extension and lacks its functions does not have it.
+  if (!context->functions_.vkGetMemoryFdKHR) context->description_.external.opaque_fd = false;
+  if (!context->functions_.vkGetMemoryHostPointerPropertiesEXT) context->description_.external.host_alignment = 0;
   if (options.intercept) options.intercept(context->functions_);
   context->instance_ = std::move(instance);
   context->functions_.vkGetDeviceQueue(context->device_, description.queue_family, 0, &context->queue_);

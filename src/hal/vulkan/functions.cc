@@ -82,6 +82,9 @@ Status VulkanFunctions::load_device(VkDevice device) {
   if (!name) return missing(#name);
   SPORKLE_VULKAN_DEVICE_FUNCTIONS(SPORKLE_VULKAN_LOAD)
 #undef SPORKLE_VULKAN_LOAD
+#define SPORKLE_VULKAN_LOAD(name) name = reinterpret_cast<PFN_##name>(vkGetDeviceProcAddr(device, #name));
+  SPORKLE_VULKAN_OPTIONAL_DEVICE_FUNCTIONS(SPORKLE_VULKAN_LOAD)
+#undef SPORKLE_VULKAN_LOAD
   return {};
 }
 

@@ -17,16 +17,17 @@
   X(vkEnumerateInstanceExtensionProperties) \
   X(vkCreateInstance)
 
-#define SPORKLE_VULKAN_INSTANCE_FUNCTIONS(X)  \
-  X(vkDestroyInstance)                        \
-  X(vkEnumeratePhysicalDevices)               \
-  X(vkGetPhysicalDeviceProperties)            \
-  X(vkGetPhysicalDeviceProperties2)           \
-  X(vkGetPhysicalDeviceFeatures2)             \
-  X(vkGetPhysicalDeviceMemoryProperties2)     \
-  X(vkGetPhysicalDeviceQueueFamilyProperties) \
-  X(vkEnumerateDeviceExtensionProperties)     \
-  X(vkCreateDevice)                           \
+#define SPORKLE_VULKAN_INSTANCE_FUNCTIONS(X)     \
+  X(vkDestroyInstance)                           \
+  X(vkEnumeratePhysicalDevices)                  \
+  X(vkGetPhysicalDeviceProperties)               \
+  X(vkGetPhysicalDeviceProperties2)              \
+  X(vkGetPhysicalDeviceFeatures2)                \
+  X(vkGetPhysicalDeviceMemoryProperties2)        \
+  X(vkGetPhysicalDeviceQueueFamilyProperties)    \
+  X(vkEnumerateDeviceExtensionProperties)        \
+  X(vkGetPhysicalDeviceExternalBufferProperties) \
+  X(vkCreateDevice)                              \
   X(vkGetDeviceProcAddr)
 
 #define SPORKLE_VULKAN_DEBUG_FUNCTIONS(X) \
@@ -76,6 +77,11 @@
   X(vkWaitSemaphores)                      \
   X(vkQueueSubmit)
 
+// Of extensions that a device may lack.
+#define SPORKLE_VULKAN_OPTIONAL_DEVICE_FUNCTIONS(X) \
+  X(vkGetMemoryFdKHR)                               \
+  X(vkGetMemoryHostPointerPropertiesEXT)
+
 namespace sporkle::hal {
 
 struct VulkanFunctions {
@@ -85,6 +91,7 @@ struct VulkanFunctions {
   SPORKLE_VULKAN_INSTANCE_FUNCTIONS(SPORKLE_VULKAN_DECLARE)
   SPORKLE_VULKAN_DEBUG_FUNCTIONS(SPORKLE_VULKAN_DECLARE)
   SPORKLE_VULKAN_DEVICE_FUNCTIONS(SPORKLE_VULKAN_DECLARE)
+  SPORKLE_VULKAN_OPTIONAL_DEVICE_FUNCTIONS(SPORKLE_VULKAN_DECLARE)
 #undef SPORKLE_VULKAN_DECLARE
 
   // Opens the loader (empty: $SPORKLE_VULKAN_LIBRARY, else libvulkan.so.1) for the rest of the process: drivers leave

@@ -9,7 +9,9 @@
 #include <mutex>
 
 #include "base/log.h"
+#include "hal/vulkan/external_memory.h"
 #include "hal/vulkan/optional_features.h"
+#include "hal/vulkan/vendor.h"
 
 namespace sporkle::hal {
 namespace {
@@ -237,7 +239,9 @@ Result<VulkanDescription> describe(const VulkanInstance& instance, const VulkanF
   functions.vkGetPhysicalDeviceFeatures2(device, &features2);
 
   SPORKLE_RETURN_IF_ERROR(check_required(properties, features2.features, features12));
+  result.external = find_external_memory(functions, device, properties11);
   result.target = offered(properties, features2.features, features11, features12, properties11, properties12);
+  result.target.vendor = vendor_of(properties.vendorID, properties12.driverID, properties.deviceType);
   find_optional_features(functions, instance.handle(), device, &result.target);
   result.driver = std::string(properties12.driverName) + ", " + properties12.driverInfo;
   result.largest_allocation_bytes = properties11.maxMemoryAllocationSize;
@@ -278,6 +282,7 @@ Result<VulkanDescription> describe(const VulkanInstance& instance, const VulkanF
   result.buffers_host_visible =
       options.host_visible && shares_memory && (memory.memoryTypes[own].propertyFlags & kHost) == kHost;
   result.memory_bytes = memory.memoryHeaps[memory.memoryTypes[own].heapIndex].size;
+  if (!options.external_memory) result.external = {};
   return result;
 }
 

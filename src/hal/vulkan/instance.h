@@ -2,6 +2,7 @@
 // opened through it.
 #pragma once
 
+#include <array>
 #include <filesystem>
 #include <memory>
 #include <vector>
@@ -31,6 +32,13 @@ class VulkanInstance {
   VkDebugUtilsMessengerEXT messenger_ = nullptr;
 };
 
+// Memory beyond the device's own, for copies between devices.
+struct ExternalMemory {
+  bool opaque_fd = false;       // buffers may be exported to, and imported from, another VkDevice of the same UUIDs
+  uint64_t host_alignment = 0;  // of host memory that can be imported; 0: none can
+  std::array<uint8_t, VK_UUID_SIZE> device_uuid = {}, driver_uuid = {};
+};
+
 // One device as its driver describes it.
 struct VulkanDescription {
   VkPhysicalDeviceProperties properties = {};
@@ -43,6 +51,7 @@ struct VulkanDescription {
   uint64_t memory_bytes = 0;  // of the heap that buffers lie in
   uint64_t largest_allocation_bytes = 0;
   bool memory_budget = false;  // VK_EXT_memory_budget
+  ExternalMemory external;
 };
 
 // unsupported names what the device lacks.

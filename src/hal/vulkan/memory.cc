@@ -15,8 +15,12 @@ std::string readable(uint64_t bytes) {
 }  // namespace
 
 VulkanMemory::VulkanMemory(std::shared_ptr<VulkanContext> context, uint32_t type, bool host_visible,
-                           uint64_t limit_bytes)
-    : context_(std::move(context)), type_(type), host_visible_(host_visible), limit_bytes_(limit_bytes) {}
+                           uint64_t limit_bytes, MemorySource source)
+    : context_(std::move(context)),
+      type_(type),
+      host_visible_(host_visible),
+      limit_bytes_(limit_bytes),
+      source_(source) {}
 
 VulkanMemory::~VulkanMemory() {
   for (Chunk& chunk : chunks_) destroy(chunk);
@@ -77,6 +81,14 @@ Result<VulkanMemory::Part> VulkanMemory::allocate(uint64_t size_bytes) {
     best = *added;
   }
   take(*best, large ? best->size : size, &part);
+  return part;
+}
+
+Result<VulkanMemory::Part> VulkanMemory::allocate_whole(uint64_t size_bytes) {
+  std::lock_guard lock(mutex_);
+  SPORKLE_ASSIGN_OR_RETURN(Chunk* const chunk, add_chunk(size_bytes, /*large=*/true));
+  Part part;
+  take(*chunk, size_bytes, &part);
   return part;
 }
 
@@ -150,8 +162,12 @@ Status VulkanMemory::fill_chunk(Chunk& chunk) {
   VkBufferCreateInfo create = {};
   create.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO;
   create.size = chunk.size;
-  create.usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT |
-                 VK_BUFFER_USAGE_TRANSFER_DST_BIT | VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT;
+  create.usage = kBufferUsage;
+  VkExternalMemoryBufferCreateInfo external = {};
+  external.sType = VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_BUFFER_CREATE_INFO;
+  external.handleTypes =
+      shared() ? VK_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_FD_BIT : VK_EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT;
+  if (source_.kind != MemorySource::Kind::driver) create.pNext = &external;
   create.sharingMode = VK_SHARING_MODE_EXCLUSIVE;
   SPORKLE_RETURN_IF_ERROR(
       context_->status(functions.vkCreateBuffer(device, &create, nullptr, &chunk.buffer), "creating a buffer"));
@@ -160,16 +176,7 @@ Status VulkanMemory::fill_chunk(Chunk& chunk) {
   if (!(requirements.memoryTypeBits >> type_ & 1))
     return unsupported("device " + context_->id() + " keeps no buffers in its memory of type " + std::to_string(type_));
 
-  VkMemoryAllocateFlagsInfo flags = {};
-  flags.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO;
-  flags.flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT;
-  VkMemoryAllocateInfo allocate = {};
-  allocate.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO;
-  allocate.pNext = &flags;
-  allocate.allocationSize = requirements.size;
-  allocate.memoryTypeIndex = type_;
-  SPORKLE_RETURN_IF_ERROR(
-      context_->status(functions.vkAllocateMemory(device, &allocate, nullptr, &chunk.memory), "allocating memory"));
+  SPORKLE_RETURN_IF_ERROR(allocate_memory(chunk, requirements.size));
   SPORKLE_RETURN_IF_ERROR(
       context_->status(functions.vkBindBufferMemory(device, chunk.buffer, chunk.memory, 0), "binding memory"));
   if (host_visible_) {
@@ -183,6 +190,60 @@ Status VulkanMemory::fill_chunk(Chunk& chunk) {
   address.buffer = chunk.buffer;
   chunk.address = functions.vkGetBufferDeviceAddress(device, &address);
   return {};
+}
+
+Status VulkanMemory::allocate_memory(Chunk& chunk, uint64_t size_bytes) {
+  VkMemoryAllocateFlagsInfo flags = {};
+  flags.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO;
+  flags.flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT;
+  VkMemoryAllocateInfo allocate = {};
+  allocate.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO;
+  allocate.pNext = &flags;
+  allocate.allocationSize = size_bytes;
+  allocate.memoryTypeIndex = type_;
+
+  // Both ends say that the memory is this buffer's alone, which some drivers demand of shared memory.
+  VkMemoryDedicatedAllocateInfo dedicated = {};
+  dedicated.sType = VK_STRUCTURE_TYPE_MEMORY_DEDICATED_ALLOCATE_INFO;
+  dedicated.buffer = chunk.buffer;
+  VkExportMemoryAllocateInfo exported = {};
+  exported.sType = VK_STRUCTURE_TYPE_EXPORT_MEMORY_ALLOCATE_INFO;
+  exported.pNext = &dedicated;
+  exported.handleTypes = VK_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_FD_BIT;
+  VkImportMemoryFdInfoKHR opened = {};
+  opened.sType = VK_STRUCTURE_TYPE_IMPORT_MEMORY_FD_INFO_KHR;
+  opened.pNext = &dedicated;
+  opened.handleType = VK_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_FD_BIT;
+  VkImportMemoryHostPointerInfoEXT host = {};
+  host.sType = VK_STRUCTURE_TYPE_IMPORT_MEMORY_HOST_POINTER_INFO_EXT;
+  host.handleType = VK_EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT;
+  host.pHostPointer = source_.host;
+  switch (source_.kind) {
+    case MemorySource::Kind::driver:
+      break;
+    case MemorySource::Kind::exported:
+      flags.pNext = &exported;
+      break;
+    case MemorySource::Kind::opened:
+      if (size_bytes > source_.handle->allocation_bytes())
+        return invalid_argument("device " + context_->id() + ": memory of " +
+                                std::to_string(source_.handle->allocation_bytes()) + " bytes cannot be opened as " +
+                                std::to_string(size_bytes));
+      allocate.allocationSize = source_.handle->allocation_bytes();
+      opened.fd = source_.handle->descriptor();
+      flags.pNext = &opened;
+      break;
+    case MemorySource::Kind::host:
+      allocate.allocationSize = chunk.size;
+      flags.pNext = &host;
+      chunk.mapped = source_.host;
+      break;
+  }
+  const VkResult allocated =
+      context_->functions().vkAllocateMemory(context_->device(), &allocate, nullptr, &chunk.memory);
+  if (allocated == VK_SUCCESS && source_.kind == MemorySource::Kind::opened) source_.handle->release();
+  chunk.allocation_bytes = allocate.allocationSize;
+  return context_->status(allocated, "allocating memory");
 }
 
 void VulkanMemory::destroy(Chunk& chunk) {

@@ -10,9 +10,28 @@
 #include <memory>
 #include <mutex>
 
+#include "hal/peer_memory.h"
 #include "hal/vulkan/context.h"
 
 namespace sporkle::hal {
+
+// What every buffer may be used for.
+inline constexpr VkBufferUsageFlags kBufferUsage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT |
+                                                   VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT |
+                                                   VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT;
+
+// Where a chunk's memory comes from.
+struct MemorySource {
+  enum class Kind : uint8_t {
+    driver,
+    exported,  // the driver, for another device to open
+    opened,    // `handle`, from another device
+    host,      // `host`, the caller's
+  };
+  Kind kind = Kind::driver;
+  std::byte* host = nullptr;
+  MemoryHandle* handle = nullptr;  // used for the one chunk that is opened
+};
 
 class VulkanMemory {
  public:
@@ -25,8 +44,9 @@ class VulkanMemory {
     VkDeviceMemory memory = VK_NULL_HANDLE;
     VkBuffer buffer = VK_NULL_HANDLE;
     uint64_t size = 0;
-    uint64_t address = 0;         // on the device
-    std::byte* mapped = nullptr;  // where the host can reach it
+    uint64_t allocation_bytes = 0;  // of the driver's allocation, which may be larger
+    uint64_t address = 0;           // on the device
+    std::byte* mapped = nullptr;    // where the host can reach it
     bool large = false;
     std::map<uint64_t, uint64_t> free;  // offset -> size; neighbours are merged
   };
@@ -39,22 +59,30 @@ class VulkanMemory {
     uint64_t allocated_bytes = 0;  // from the driver
   };
 
-  VulkanMemory(std::shared_ptr<VulkanContext> context, uint32_t type, bool host_visible, uint64_t limit_bytes);
+  VulkanMemory(std::shared_ptr<VulkanContext> context, uint32_t type, bool host_visible, uint64_t limit_bytes,
+               MemorySource source = {});
   ~VulkanMemory();
   VulkanMemory(const VulkanMemory&) = delete;
   VulkanMemory& operator=(const VulkanMemory&) = delete;
 
   // out_of_memory names the size, what is in use and what the device has.
   Result<Part> allocate(uint64_t size_bytes);
+  // A chunk of exactly this size; the only one of memory whose source is not the driver alone.
+  Result<Part> allocate_whole(uint64_t size_bytes);
   void free(const Part& part);
   Statistics statistics() const;
   bool host_visible() const { return host_visible_; }
+  // Whether another device reaches it too, so that it changes hands with each copy.
+  bool shared() const {
+    return source_.kind == MemorySource::Kind::exported || source_.kind == MemorySource::Kind::opened;
+  }
   const VulkanContext& context() const { return *context_; }
 
  private:
   bool take(Chunk& chunk, uint64_t size, Part* part);
   Result<Chunk*> add_chunk(uint64_t size, bool large);
   Status fill_chunk(Chunk& chunk);
+  Status allocate_memory(Chunk& chunk, uint64_t size_bytes);
   void destroy(Chunk& chunk);
   void trim_locked();
   // What the driver could still give, as far as it says.
@@ -64,6 +92,7 @@ class VulkanMemory {
   const uint32_t type_;
   const bool host_visible_;
   const uint64_t limit_bytes_;
+  const MemorySource source_;
   mutable std::mutex mutex_;
   std::list<Chunk> chunks_;
   Statistics statistics_;

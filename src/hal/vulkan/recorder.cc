@@ -135,6 +135,33 @@ Status Recorder::record(const CopyCommand& command) {
   if (command.size_bytes == 0) return {};
   const VulkanBuffer* source = own(command.source);
   const VulkanBuffer* destination = own(command.destination);
+  if (source->memory().shared()) change_hands(*source, /*acquire=*/true);
+  SPORKLE_RETURN_IF_ERROR(copy(command, source, destination));
+  if (destination->memory().shared()) change_hands(*destination, /*acquire=*/false);
+  return {};
+}
+
+// What another device writes or reads next, or has written before, belongs to one of them at a time.
+void Recorder::change_hands(const VulkanBuffer& buffer, bool acquire) {
+  const uint32_t family = context_.description().queue_family;
+  constexpr VkPipelineStageFlags kStages = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
+  VkBufferMemoryBarrier change = {};
+  change.sType = VK_STRUCTURE_TYPE_BUFFER_MEMORY_BARRIER;
+  if (acquire)
+    change.dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_TRANSFER_READ_BIT;
+  else
+    change.srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT;
+  change.srcQueueFamilyIndex = acquire ? VK_QUEUE_FAMILY_EXTERNAL : family;
+  change.dstQueueFamilyIndex = acquire ? family : VK_QUEUE_FAMILY_EXTERNAL;
+  change.buffer = buffer.handle();
+  change.size = VK_WHOLE_SIZE;
+  constexpr VkPipelineStageFlags kNothing = VK_PIPELINE_STAGE_TOP_OF_PIPE_BIT,
+                                 kEnd = VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT;
+  f_.vkCmdPipelineBarrier(current_, acquire ? kNothing : kStages, acquire ? kStages : kEnd, 0, 0, nullptr, 1, &change,
+                          0, nullptr);
+}
+
+Status Recorder::copy(const CopyCommand& command, const VulkanBuffer* source, const VulkanBuffer* destination) {
   SPORKLE_ASSIGN_OR_RETURN(const uint64_t done, copy_blocks(command));
   if (done == command.size_bytes) return {};
   if (done == 0) order({&source, 1}, {&destination, 1});  // the rest of a copy need not wait for its blocks
@@ -150,7 +177,10 @@ Result<uint64_t> Recorder::copy_blocks(const CopyCommand& command) {
   const VulkanBuffer *source = own(command.source), *destination = own(command.destination);
   const bool aligned = (source->address() + command.source.offset_bytes) % kCopyAlignment == 0 &&
                        (destination->address() + command.destination.offset_bytes) % kCopyAlignment == 0;
-  const bool within = &source->memory() == memory_.own.get() && &destination->memory() == memory_.own.get();
+  const auto is_own = [&](const VulkanBuffer* buffer) {
+    return &buffer->memory() == memory_.own.get() || buffer->memory().shared();
+  };
+  const bool within = is_own(source) && is_own(destination);
   if (command.size_bytes < kLargeCopyBytes || !aligned || !within) return 0;
   SPORKLE_ASSIGN_OR_RETURN(const std::shared_ptr<VulkanExecutable> copier, memory_.copier());
   const uint64_t blocks = command.size_bytes / codegen::spirv::kCopyBlockBytes;

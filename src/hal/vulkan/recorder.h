@@ -73,6 +73,9 @@ class Recorder {
   void order(std::span<const VulkanBuffer* const> reads, std::span<const VulkanBuffer* const> writes);
   Status record(const DispatchCommand& command);
   Status record(const CopyCommand& command);
+  Status copy(const CopyCommand& command, const VulkanBuffer* source, const VulkanBuffer* destination);
+  // Between this device and others that reach the buffer's memory.
+  void change_hands(const VulkanBuffer& buffer, bool acquire);
   // The part of a large copy within the device that a kernel does, whole blocks from its start; in bytes.
   Result<uint64_t> copy_blocks(const CopyCommand& command);
   Status record(const FillCommand& command);

@@ -9,6 +9,7 @@
 #include "hal/host/float_environment.h"
 #include "hal/host/waiting_submissions.h"
 #include "hal/vulkan/exact_operations.h"
+#include "hal/vulkan/external_memory.h"
 #include "hal/vulkan/queue.h"
 
 namespace sporkle::hal {
@@ -29,7 +30,7 @@ DeviceKind kind_of(VkPhysicalDeviceType type) {
   }
 }
 
-class VulkanDevice final : public Device, private CommandChecks {
+class VulkanDevice final : public Device, public PeerMemory, private CommandChecks {
  public:
   static Result<std::shared_ptr<Device>> open(std::shared_ptr<VulkanContext> context, const VulkanOptions& options) {
     std::shared_ptr<VulkanDevice> device(new VulkanDevice(std::move(context), options));
@@ -75,6 +76,30 @@ class VulkanDevice final : public Device, private CommandChecks {
     return queue_->take_failure();
   }
   Result<double> busy_seconds() const override { return queue_->busy_seconds(); }
+
+  std::string sharing_id() const override { return sharing_id_of(context_->description().external); }
+  Result<SharedMemory> allocate_shared(size_t size_bytes) override {
+    SPORKLE_RETURN_IF_ERROR(context_->alive());
+    SharedMemory shared;
+    SPORKLE_ASSIGN_OR_RETURN(shared.buffer, allocate_exported(context_, size_bytes, &shared.handle));
+    return shared;
+  }
+  Result<BufferRef> open_shared(MemoryHandle handle, size_t size_bytes) override {
+    SPORKLE_RETURN_IF_ERROR(context_->alive());
+    SPORKLE_ASSIGN_OR_RETURN(VulkanBufferRef buffer, open_exported(context_, std::move(handle), size_bytes));
+    return BufferRef(std::move(buffer));
+  }
+  uint64_t host_alignment() const override { return context_->description().external.host_alignment; }
+  Result<BufferRef> import_host(std::byte* memory, size_t size_bytes) override {
+    SPORKLE_RETURN_IF_ERROR(context_->alive());
+    SPORKLE_ASSIGN_OR_RETURN(VulkanBufferRef buffer, import_host_memory(context_, memory, size_bytes));
+    return BufferRef(std::move(buffer));
+  }
+  Result<BufferRef> allocate_pinned(size_t size_bytes) override {
+    SPORKLE_RETURN_IF_ERROR(context_->alive());
+    SPORKLE_ASSIGN_OR_RETURN(VulkanBufferRef buffer, allocate_buffer(host_memory_, size_bytes));
+    return BufferRef(std::move(buffer));
+  }
 
  private:
   VulkanDevice(std::shared_ptr<VulkanContext> context, const VulkanOptions& options);

@@ -29,6 +29,7 @@ struct VulkanOptions {
   bool validation = false;
   bool host_visible = true;     // false: memory that the host could reach is treated as if it could not
   double slice_seconds = 0.1;   // the longest that pieces of a dispatch are meant to take
+  bool external_memory = true;  // false: memory is shared neither with other devices nor with the host
   std::filesystem::path cache;  // pipelines and verdicts; empty: base's cache_directory()
   std::function<void(VulkanFunctions&)> intercept;  // changes functions once they are loaded; for tests
 };

@@ -11,22 +11,18 @@ using dsl::Buffer;
 using dsl::Expr;
 using dsl::KernelBuilder;
 
-constexpr int64_t kFew = 4;           // rows or columns that are not worth a tile
-constexpr int64_t kEnoughTiles = 96;  // for a large GPU to have something for most of its cores
-constexpr int64_t kPadding = 4;       // of a staged row, so that invocations side by side meet different banks
-constexpr int64_t kVector = 4;        // elements side by side that one invocation owns
-
-constexpr WorkgroupTile kTiles[] = {
-    {128, 256, 8, 16, 8}, {128, 128, 8, 8, 8}, {64, 128, 8, 8, 8}, {64, 64, 8, 4, 4}, {32, 32, 16, 2, 2},
-};
-constexpr WorkgroupTile kSoftwareTile = {16, 16, 8, 2, 2};
-
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// Of a staged row, so that invocations side by side meet different banks.
+constexpr int64_t kPadding = tune::GpuTile::kPadding;
+constexpr int64_t kVector = 4;  // elements side by side that one invocation owns
 
 // The arguments that both kernels have.
 struct Arguments {
   Arguments(KernelBuilder& k, const WorkgroupProduct& p)
       : a(k.input(p.operand_type(), "a")), b(k.input(p.operand_type(), "b")), c(b) {
+    if (p.gathers_b) {
+      across.emplace(k.input(DType::i32, "across"));
+      in_depth.emplace(k.input(DType::i32, "in_depth"));
+    }
     if (p.epilogue) epilogue.emplace(*p.epilogue).declare_buffers(k);
     c = k.output(p.result_type(), "c");
     for (int i = 0; i < p.batch_axes; ++i) batches.push_back(k.size("batch" + std::to_string(i)));
@@ -45,6 +41,7 @@ struct Arguments {
   }
 
   Buffer a, b, c;
+  std::optional<Buffer> across, in_depth;  // where b is gathered from
   std::optional<ProgramCode> epilogue;
   std::vector<Expr> batches;
   Expr rows, columns, depth;
@@ -59,6 +56,7 @@ struct Operand {
   int across_axis, k_axis;
   Expr first, extent;  // across: of the tile, of the matrix
   int64_t width;       // across, of the tile
+  bool gathered;       // from where tables say
   Buffer staged[2];    // one is used while the other is filled
   Buffer next;         // an invocation's elements on their way
 };
@@ -107,6 +105,7 @@ class TiledProduct {
                      first,
                      extent,
                      width,
+                     p_.gathers_b && k_axis == m,
                      {staged("_even"), staged("_odd")},
                      registers(std::string(name) + "_next", width * t_.depth / lanes_)};
     };
@@ -215,6 +214,11 @@ class TiledProduct {
     if (!p_.whole) position = dsl::min(position, o.extent - 1);
     std::vector<Expr> indices = batch_;
     indices.resize(batch_.size() + 2);
+    if (o.gathered) {
+      indices[static_cast<size_t>(o.across_axis)] = indices[static_cast<size_t>(o.k_axis)] = Expr(0);
+      return affine(*o.strides, o.scalars, indices) + cast(DType::i64, (*args_.across)[position]) +
+             cast(DType::i64, (*args_.in_depth)[depth]);
+    }
     indices[static_cast<size_t>(o.across_axis)] = position;
     indices[static_cast<size_t>(o.k_axis)] = depth;
     return affine(*o.strides, o.scalars, indices);
@@ -222,6 +226,12 @@ class TiledProduct {
 
   // A block's elements into registers. What moves with the block is added last: the rest is the same for all blocks.
   void fetch(const Operand& o, Expr lane, Expr block) {
+    if (o.gathered) {
+      each_staged(o, lane, [&](int64_t i, Expr across, Expr depth) {
+        o.next.store(own(i, lane), Arguments::wide(p_, o.memory[index(o, across, block * t_.depth + depth)]));
+      });
+      return;
+    }
     std::vector<Expr> indices(batch_.size() + 2, Expr(0));
     indices[static_cast<size_t>(o.k_axis)] = block * t_.depth;
     const Expr moved = affine(*o.strides, o.scalars, indices);
@@ -253,7 +263,7 @@ class TiledProduct {
 
   KernelBuilder& k_;
   const WorkgroupProduct& p_;
-  const WorkgroupTile& t_;
+  const tune::GpuTile& t_;
   const int64_t lanes_;
   Arguments args_;
   std::vector<Expr> batch_;
@@ -261,8 +271,10 @@ class TiledProduct {
 
 }  // namespace
 
+void define_workgroup_product(KernelBuilder& k, const WorkgroupProduct& product) { TiledProduct(k, product).trace(); }
+
 ir::Kernel trace_workgroup_product(const WorkgroupProduct& product) {
-  return dsl::trace("matmul", [&](KernelBuilder& k) { TiledProduct(k, product).trace(); });
+  return dsl::trace("matmul", [&](KernelBuilder& k) { define_workgroup_product(k, product); });
 }
 
 ir::Kernel trace_element_product(const WorkgroupProduct& p) {
@@ -294,15 +306,6 @@ ir::Kernel trace_element_product(const WorkgroupProduct& p) {
   });
 }
 
-WorkgroupTile choose_tile(DType dtype, bool fused, int64_t rows, int64_t columns, int64_t batches) {
-  if (!fused) return kSoftwareTile;
-  for (const WorkgroupTile& tile : kTiles) {
-    if (dtype == DType::f64 && tile.own_rows * tile.own_columns > 16) continue;  // twice the registers
-    if (batches * divide_up(rows, tile.rows) * divide_up(columns, tile.columns) >= kEnoughTiles) return tile;
-  }
-  return kTiles[std::size(kTiles) - 1];
-}
-
 Status launch_workgroup_matmul(Launcher& launcher, const Step& step) {
   const Node* node = step.node;
   const Shape& shape = node->shape;
@@ -310,8 +313,6 @@ Status launch_workgroup_matmul(Launcher& launcher, const Step& step) {
   const int64_t element_size = ir::dtype_size(node->inputs[0]->dtype);
   const int64_t rows = shape[rank - 2], columns = shape[rank - 1], depth = node->inputs[0]->shape[rank - 1];
   const int64_t batches = element_count(Shape(std::span(shape.begin(), shape.end() - 2)));
-  SPORKLE_ASSIGN_OR_RETURN(const auto target, codegen::VulkanTarget::parse(launcher.context().device().info().target));
-
   WorkgroupProduct product{node->dtype,
                            rank - 2,
                            step.a.view.strides,
@@ -325,14 +326,17 @@ Status launch_workgroup_matmul(Launcher& launcher, const Step& step) {
   // The stride of an axis of one element is of no consequence; the usual one keeps kernels few.
   if (columns == 1) product.b[rank - 1] = 1;
   if (depth == 1) product.a[rank - 1] = 1;
-  const bool fused = node->dtype == DType::f64 ? target.fma64 : target.fma32 || target.contract32;
-  const bool by_element = rows <= kFew || columns <= kFew;
-  product.tile = choose_tile(node->dtype, fused, rows, columns, batches);
-  product.whole = rows % product.tile.rows == 0 && columns % product.tile.columns == 0;
+  const int size = static_cast<int>(ir::dtype_size(node->dtype));
+  const tune::GpuPlan plan =
+      launcher.context().plan_gpu_product({size, batches, rows, columns, depth, product.a[rank - 1] == 1,
+                                           product.b[rank - 1] == 1, std::abs(product.b[rank - 2]) * element_size});
+  const bool by_element = plan.by_element;
+  product.tile = plan.tile;
+  product.whole = !by_element && rows % plan.tile.rows == 0 && columns % plan.tile.columns == 0;
 
   std::string key = "workgroup matmul " + std::string(ir::dtype_name(node->dtype)) + " " + stride_classes(product.a) +
                     " " + stride_classes(product.b) + " " + stride_classes(product.c);
-  key += by_element ? " elements" : " " + std::to_string(product.tile.rows) + (product.whole ? " whole" : " edged");
+  key += " " + plan.text() + (by_element ? "" : product.whole ? " whole" : " edged");
   if (product.operands != product.dtype) key += " of " + std::string(ir::dtype_name(product.operands));
   if (product.result != product.dtype) key += " to " + std::string(ir::dtype_name(product.result));
   if (product.epilogue) key += " " + ProgramCode::key(*product.epilogue);

@@ -22,7 +22,7 @@ struct Case {
   bool a_transposed, b_transposed;
 };
 
-void check(const Case& c, const WorkgroupTile& tile, bool by_element = false) {
+void check(const Case& c, const tune::GpuTile& tile, bool by_element = false) {
   SCOPED_TRACE(std::to_string(c.batches) + "x" + std::to_string(c.rows) + "x" + std::to_string(c.columns) + "x" +
                std::to_string(c.depth) + (c.a_transposed ? " a" : "") + (c.b_transposed ? " b" : ""));
   const int64_t M = c.rows, N = c.columns, K = c.depth;
@@ -62,7 +62,7 @@ void check(const Case& c, const WorkgroupTile& tile, bool by_element = false) {
   EXPECT_TRUE(found == expected);
 }
 
-constexpr WorkgroupTile kSmall = {16, 16, 4, 4, 4}, kNarrow = {8, 16, 4, 2, 8};
+constexpr tune::GpuTile kSmall = {16, 16, 4, 4, 4}, kNarrow = {8, 16, 4, 2, 8};
 
 TEST(WorkgroupProduct, WholeTiles) {
   for (const bool a_transposed : {false, true})
@@ -84,24 +84,30 @@ TEST(WorkgroupProduct, ByElement) {
 TEST(WorkgroupProduct, EveryTileFitsTheLeastDevice) {
   for (const DType type : {DType::f32, DType::f64})
     for (const bool fused : {false, true})
-      for (const int64_t size : {1, 100, 1000, 10000}) {
-        codegen::VulkanTarget target;
-        target.f64 = target.fma32 = target.fma64 = true;
-        target.workgroup = 256;
-        target.shared_kib = 32;
-        const WorkgroupProduct product{
-            type, 0, {1000, 1}, {1000, 1}, {1000, 1}, choose_tile(type, fused, size, size, 1), false, nullptr};
-        const auto bytes = codegen::compile(trace_workgroup_product(product), {}, target.text());
-        ASSERT_TRUE(bytes.ok()) << bytes.status().to_string();
-        const auto code = codegen::decode_gpu_code(*bytes);
-        ASSERT_TRUE(code.ok());
-        EXPECT_EQ(code->iterations_per_workgroup, 1u);
-        EXPECT_EQ(code->workgroup_size, static_cast<uint32_t>(product.tile.invocations()));
-        EXPECT_GT(code->shared_bytes, 0u);
-        // Nothing lies in device memory: all is in registers and workgroup memory.
-        const std::vector<uint64_t> scalars(code->launch.scalar_count(), 1000);
-        EXPECT_EQ(code->launch.evaluate(scalars).scratch_bytes, 0);
-      }
+      for (const int64_t size : {5, 100, 1000, 10000})
+        for (const auto& [workgroup, shared_kib] : {std::pair(256u, 32u), {128u, 16u}}) {
+          codegen::VulkanTarget target;
+          target.f64 = true;
+          target.fma32 = target.fma64 = fused;
+          target.workgroup = workgroup;
+          target.shared_kib = shared_kib;
+          const int bytes = static_cast<int>(ir::dtype_size(type));
+          const tune::GpuTile tile =
+              tune::preset_gpu_plan({bytes, 1, size, size, size, true, true, bytes * size}, target).tile;
+          target.fma32 = target.fma64 = true;  // the long code is the same in its memory
+          const WorkgroupProduct product{type, 0, {1000, 1}, {1000, 1}, {1000, 1}, tile, false, nullptr};
+          const auto bytes_of_code = codegen::compile(trace_workgroup_product(product), {}, target.text());
+          ASSERT_TRUE(bytes_of_code.ok()) << bytes_of_code.status().to_string();
+          const auto code = codegen::decode_gpu_code(*bytes_of_code);
+          ASSERT_TRUE(code.ok());
+          EXPECT_EQ(code->iterations_per_workgroup, 1u);
+          EXPECT_EQ(code->workgroup_size, static_cast<uint32_t>(product.tile.invocations()));
+          EXPECT_GT(code->shared_bytes, 0u);
+          EXPECT_LE(code->shared_bytes, static_cast<uint64_t>(tile.shared_bytes(bytes)));
+          // Nothing lies in device memory: all is in registers and workgroup memory.
+          const std::vector<uint64_t> scalars(code->launch.scalar_count(), 1000);
+          EXPECT_EQ(code->launch.evaluate(scalars).scratch_bytes, 0);
+        }
 }
 
 // The code for devices with a fused multiply-add, on one that may have none: all but the last places of the result.
@@ -113,8 +119,8 @@ TEST(WorkgroupProduct, RunsOnADevice) {
   target.fma32 = true;
   constexpr int64_t M = 128, N = 256;
   for (const int64_t K : {8, 24, 37}) {
-    const WorkgroupProduct product{
-        DType::f32, 0, {K, 1}, {N, 1}, {N, 1}, choose_tile(DType::f32, true, 4096, 4096, 1), true, nullptr};
+    const WorkgroupProduct product{DType::f32, 0,      {K, 1}, {N, 1}, {N, 1}, tune::GpuTile{128, 256, 8, 16, 8},
+                                   true,       nullptr};
     const auto code = codegen::compile(trace_workgroup_product(product), {}, target.text());
     ASSERT_TRUE(code.ok()) << code.status().to_string();
     const auto executable = device.load(*code);
