@@ -229,6 +229,30 @@ TEST_F(LanTest, ALinkWithoutAddressesOpensFromASeedList) {
   EXPECT_NE(missing.err.find("cannot read the seed list missing.txt"), std::string::npos) << missing.err;
 }
 
+// `run status` looks where `join` does.
+TEST_F(LanTest, StatusFindsARunByTheNetworkAndByASeedList) {
+  config(2);
+  Running coordinator = coordinate("lab");
+  write("seeds.txt", read("state-lab/record"));
+  const auto status = [&](const Arguments& how) {
+    network_->enter(Machine::second);
+    Arguments arguments{"run", "status", "--json"};
+    arguments.insert(arguments.end(), how.begin(), how.end());
+    Running command = start(arguments, {{"SPORKLE_HOME", (folder_ / "watcher").string()}});
+    network_->enter(Machine::first);
+    return command.wait();
+  };
+  for (const Arguments& how :
+       {Arguments{"--lan"}, Arguments{"--lan", "lab"}, Arguments{"--lan", short_id(link_)},
+        Arguments{"--seeds", "seeds.txt", bare_link()}, Arguments{"--lan", with_address("10.77.0.1:1")}}) {
+    const Output output = status(how);
+    EXPECT_EQ(output.exit_code, 0) << output.err;
+    EXPECT_EQ(field(output.out, "event"), "status") << output.out;
+  }
+  const Output other = status({"--lan", "elsewhere"});
+  EXPECT_EQ(other.exit_code, 1) << other.out;
+}
+
 // The link has an address that nobody answers at; the network knows better.
 TEST_F(LanTest, AStaleLinkOpensByTheNetwork) {
   config(2);
@@ -257,6 +281,8 @@ TEST_F(LanTest, AWorkerFollowsACoordinatorThatMoves) {
 TEST_F(LanTest, SaysHowARunIsNamed) {
   expect_failure({"join"}, {"which run?", "--lan"});
   expect_failure({"join", "tiny"}, {"'tiny' is not a run link", "add --lan"});
+  expect_failure({"run", "status"}, {"which run?", "--lan"});
+  expect_failure({"run", "status", "tiny"}, {"'tiny' is not a run link", "add --lan"});
 }
 
 }  // namespace

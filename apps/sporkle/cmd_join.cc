@@ -2,6 +2,7 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <thread>
 
 #include "apps/sporkle/bandwidth_options.h"
@@ -25,9 +26,6 @@
 namespace sporkle::app {
 namespace {
 
-// With the half second that checking takes at most, a list is there after about a second.
-constexpr std::chrono::milliseconds lan_scan_time{600};
-
 struct JoinOptions {
   std::string run;
   bool lan = false;
@@ -44,19 +42,8 @@ struct JoinOptions {
   bool json = false;
 };
 
-Result<mesh::LanScan> scan_for(const JoinOptions& o) {
-  mesh::LanScanOptions options;
-  options.duration = lan_scan_time;
-  // A whole ID is worth no wait for others of that name; a name is.
-  if (const auto id = mesh::NodeId::parse(o.run); id.ok())
-    options.enough = [id = *id](const mesh::LanRun& run) { return run.record.coordinator() == id; };
-  return mesh::scan_lan(options);
-}
-
-bool is_link(const std::string& text) { return text.starts_with("sporkle://"); }
-
 Status list_lan_runs(const JoinOptions& o) {
-  SPORKLE_ASSIGN_OR_RETURN(const mesh::LanScan scan, scan_for(o));
+  SPORKLE_ASSIGN_OR_RETURN(const mesh::LanScan scan, scan_for_run(o.run));
   const std::vector<LanRunLine> lines = check_lan_runs(scan.runs);
   if (o.json) {
     for (const LanRunLine& line : lines) std::printf("%s\n", lan_json(line).c_str());
@@ -71,19 +58,11 @@ Status list_lan_runs(const JoinOptions& o) {
 
 // The link given, or the one that the local network has for what was given.
 Result<mesh::RunLink> link_to_join(const JoinOptions& o) {
-  if (is_link(o.run)) return mesh::RunLink::parse(o.run);
-  if (!o.lan && o.run.empty())
-    return invalid_argument("which run? Give its link, from `sporkle run start`, or --lan to join one on this network");
-  if (!o.lan)
-    return invalid_argument("'" + printable(o.run) +
-                            "' is not a run link; it begins with sporkle://. To join a run of this network by its name "
-                            "or ID, add --lan");
-  SPORKLE_ASSIGN_OR_RETURN(const mesh::LanScan scan, scan_for(o));
-  SPORKLE_ASSIGN_OR_RETURN(mesh::RunLink link, choose_lan_run(scan, o.run));
-  for (const mesh::LanRun& run : scan.runs)
-    if (!o.json && run.record.belongs_to(link))
-      std::printf("Found '%s' (%s) on this network.\n", printable(run.record.name).c_str(),
-                  link.coordinator.short_id().c_str());
+  std::optional<mesh::RunRecord> found;
+  SPORKLE_ASSIGN_OR_RETURN(mesh::RunLink link, find_run(o.run, o.lan, "join", &found));
+  if (!o.json && found)
+    std::printf("Found '%s' (%s) on this network.\n", printable(found->name).c_str(),
+                link.coordinator.short_id().c_str());
   return link;
 }
 
@@ -117,6 +96,7 @@ Status join(const JoinOptions& o) {
   options.run = mesh::run_in_link(link);
   options.threads = static_cast<uint32_t>(o.threads);
   options.speed = o.speed;
+  options.reduction_identity = identity;
   options.on_event = [&](const run::WorkerEvent& event) {
     if (o.json) return print(event_json(event));
     const std::string line = describe_event(event);

@@ -9,6 +9,7 @@
 #include "apps/sporkle/commands.h"
 #include "apps/sporkle/dht_choice.h"
 #include "apps/sporkle/interrupt.h"
+#include "apps/sporkle/lan_runs.h"
 #include "apps/sporkle/listen_address.h"
 #include "apps/sporkle/relay_reservations.h"
 #include "apps/sporkle/run_connector.h"
@@ -188,13 +189,15 @@ Status start_run(const StartOptions& o) {
 
 struct StatusOptions {
   std::string link;
+  bool lan = false;
+  std::vector<std::string> seeds;
   DhtChoice dht;
   bool json = false;
   bool watch = false;
 };
 
 Status show_run(const StatusOptions& o) {
-  SPORKLE_ASSIGN_OR_RETURN(const mesh::RunLink link, mesh::RunLink::parse(o.link));
+  SPORKLE_ASSIGN_OR_RETURN(const mesh::RunLink link, find_run(o.link, o.lan, "show"));
   // Only asking: nobody needs to know this machine's key.
   SPORKLE_ASSIGN_OR_RETURN(const mesh::Identity identity, mesh::Identity::generate());
   mesh::ClientOptions options;
@@ -202,6 +205,8 @@ Status show_run(const StatusOptions& o) {
   options.role = "observer";
   RunConnectorOptions connector_options;
   connector_options.client = options;
+  connector_options.lan = o.lan;
+  connector_options.seeds = o.seeds;
   connector_options.dht = o.dht;
   SPORKLE_ASSIGN_OR_RETURN(const std::unique_ptr<RunConnector> connector,
                            RunConnector::create(link, identity, connector_options));
@@ -277,11 +282,16 @@ void register_run(Cli& cli) {
   auto status_options = std::make_shared<StatusOptions>();
   StatusOptions& t = *status_options;
   Command status = run.command("status", "Show nodes, rounds, loss and bytes of a run");
-  status.option("link", &t.link, "The run's link").required().value_name("LINK");
+  status.option("link", &t.link, "The run's link; with --lan a name or an ID will do").value_name("LINK");
+  status.flag("--lan", &t.lan, "Look on this network: shows the run that is named, or the only one");
+  status.option("--seeds", &t.seeds, "File of signed records that say where runs are (may be repeated)")
+      .one_at_a_time()
+      .value_name("FILE");
   t.dht.add_options(status);
   status.flag("--watch", &t.watch, "Keep showing it until the run is finished");
   status.flag("--json", &t.json, "Print JSON");
   status.example("run status 'sporkle://...' --watch", "Follows a run.");
+  status.example("run status --lan", "Shows the run on this network.");
   status.action([status_options] { return show_run(*status_options); });
 }
 

@@ -17,6 +17,8 @@ namespace {
 constexpr size_t max_checked = 16;
 constexpr std::chrono::milliseconds check_timeout{500};
 constexpr size_t shortest_id = 4;
+// With the half second that checking takes at most, a list is there after about a second.
+constexpr std::chrono::milliseconds lan_scan_time{600};
 
 std::string shown_name(const mesh::RunRecord& record) { return printable(record.name); }
 
@@ -113,6 +115,31 @@ Result<mesh::RunLink> choose_lan_run(const mesh::LanScan& scan, const std::strin
                                           : "several runs match '" + printable(wanted) + "'") +
                           "; name one, by its name or ID, as in: sporkle join --lan " + lines.front().short_id +
                           "\n\n" + lan_table(lines));
+}
+
+Result<mesh::LanScan> scan_for_run(const std::string& text) {
+  mesh::LanScanOptions options;
+  options.duration = lan_scan_time;
+  // A whole ID is worth no wait for others of that name; a name is.
+  if (const auto id = mesh::NodeId::parse(text); id.ok())
+    options.enough = [id = *id](const mesh::LanRun& run) { return run.record.coordinator() == id; };
+  return mesh::scan_lan(options);
+}
+
+Result<mesh::RunLink> find_run(const std::string& text, bool lan, std::string_view verb,
+                               std::optional<mesh::RunRecord>* found) {
+  if (text.starts_with("sporkle://")) return mesh::RunLink::parse(text);
+  if (!lan && text.empty())
+    return invalid_argument("which run? Give its link, from `sporkle run start`, or --lan to " + std::string(verb) +
+                            " one on this network");
+  if (!lan)
+    return invalid_argument("'" + printable(text) + "' is not a run link; it begins with sporkle://. To " +
+                            std::string(verb) + " a run of this network by its name or ID, add --lan");
+  SPORKLE_ASSIGN_OR_RETURN(const mesh::LanScan scan, scan_for_run(text));
+  SPORKLE_ASSIGN_OR_RETURN(mesh::RunLink link, choose_lan_run(scan, text));
+  for (const mesh::LanRun& run : scan.runs)
+    if (found && run.record.belongs_to(link)) *found = run.record;
+  return link;
 }
 
 }  // namespace sporkle::app

@@ -1,6 +1,7 @@
 // The runs of the local network, for `sporkle join --lan`: found, shown, chosen.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,5 +31,13 @@ std::string lan_json(const LanRunLine& line);
 // The run to join: the one that `wanted` names or, when it is empty, the only one there is. Otherwise an error that
 // shows what was found and says what to do: not_found, or invalid_argument when there are several.
 Result<mesh::RunLink> choose_lan_run(const mesh::LanScan& scan, const std::string& wanted);
+
+// What a command line says of a run: a link, or with `lan` a name, an ID or nothing, for which the local network is
+// searched. `verb`: what is to be done with it, for errors. `found`: set to the record of a run that the network had.
+Result<mesh::RunLink> find_run(const std::string& text, bool lan, std::string_view verb,
+                               std::optional<mesh::RunRecord>* found = nullptr);
+
+// A search as long as lists take. For a whole ID it ends as soon as that has answered.
+Result<mesh::LanScan> scan_for_run(const std::string& text);
 
 }  // namespace sporkle::app

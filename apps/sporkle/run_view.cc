@@ -91,10 +91,13 @@ std::string describe_event(const run::Event& event) {
       return "";
     case EventKind::lease_lost:
       return node_of(event) + " lost its lease in " + round;
+    case EventKind::reduction_failed:
+      return round + ": the workers could not add up their updates: " + event.message;
     case EventKind::round_closed:
       return round + " closed: " + std::to_string(event.workers) + " updates of " + std::to_string(event.inner_steps) +
              " steps, loss " + number(event.train_loss, "%.3f") + ", " + number(event.seconds, "%.1f s") + ", " +
-             event.compression + ", " + number(static_cast<double>(event.update_bytes) / 1e6, "%.3g MB");
+             event.compression + ", " + number(static_cast<double>(event.update_bytes) / 1e6, "%.3g MB") +
+             (event.by_peers ? " between peers" : "");
     case EventKind::update_late:
       return "an update of " + node_of(event) + " came after its round";
     case EventKind::update_rejected:
@@ -126,6 +129,8 @@ std::string describe_event(const run::WorkerEvent& event) {
     case WorkerEventKind::accepted:
       return round + ": " + std::to_string(event.steps) + " steps, loss " + number(event.loss, "%.3f") + ", " +
              number(event.seconds > 0 ? static_cast<double>(event.tokens) / event.seconds : 0, "%.0f tokens/s");
+    case WorkerEventKind::reduced:
+      return "";
     case WorkerEventKind::late:
       return round + ": finished too late, its work goes into the next update";
     case WorkerEventKind::rejected:
@@ -154,7 +159,8 @@ std::string event_json(const run::Event& event) {
         .add("train_loss", event.train_loss)
         .add("seconds", event.seconds)
         .add("compression", event.compression)
-        .add("update_bytes", event.update_bytes);
+        .add("update_bytes", event.update_bytes)
+        .add("by_peers", event.by_peers);
   if (event.tokens > 0) object.add("tokens", event.tokens);
   if (event.validation_loss) object.add("validation_loss", *event.validation_loss);
   return object.text();

@@ -197,9 +197,11 @@ Result<std::unique_ptr<Server>> Server::start(const Identity& identity, const Se
     raw->on_closed(connection, why, opened);
   };
   const auto on_accept = [raw](const std::shared_ptr<Connection>& connection) { raw->on_accept(connection); };
-  SPORKLE_ASSIGN_OR_RETURN(state->port,
-                           state->reactor->listen(options.host, options.port, std::move(tls), connection_options,
-                                                  options.max_connections, on_accept, std::move(events)));
+  SPORKLE_ASSIGN_OR_RETURN(
+      state->port,
+      state->reactor->listen(options.host, options.port, std::move(tls), connection_options,
+                             {options.max_connections, options.max_handshakes, options.max_handshakes_per_address},
+                             on_accept, std::move(events)));
   return server;
 }
 

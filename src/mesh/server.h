@@ -69,6 +69,10 @@ struct ServerOptions {
   uint16_t port = 0;  // 0 takes any free one
   unsigned threads = 1;
   size_t max_connections = 4096;  // further ones wait in the system's queue
+  // Beside these, connections that have not finished the handshake: so many in all, and of one address (of one network
+  // of 64 bits in IPv6). Where there are more, the oldest go, first those of the address that has most.
+  size_t max_handshakes = 512;
+  size_t max_handshakes_per_address = 128;
   std::chrono::milliseconds handshake_timeout{10'000};
   // A ping goes out when nothing has arrived for the interval; the connection is lost when nothing has for the timeout.
   std::chrono::milliseconds keep_alive_interval{10'000};

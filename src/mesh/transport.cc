@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "mesh/asio_connection.h"
+#include "mesh/handshake_gate.h"
 
 namespace sporkle::mesh {
 namespace {
@@ -30,16 +31,38 @@ bool out_of_descriptors(const error_code& error) {
 struct AcceptContext {
   std::shared_ptr<const TlsContext> tls;
   ConnectionOptions options;
-  size_t max_connections;
+  AcceptLimits limits;
   Reactor::OnAccept on_accept;
   ConnectionEvents events;
+  // Shared with the events of connections.
+  std::shared_ptr<HandshakeGate> gate;
+  std::shared_ptr<std::atomic<size_t>> open_connections;
 };
+
+// The events of one connection, which leaves the gate when its handshake is done or it closes.
+ConnectionEvents gated(const AcceptContext& context, std::shared_ptr<uint64_t> number) {
+  ConnectionEvents events = context.events;
+  events.on_open = [gate = context.gate, open = context.open_connections, number, next = context.events.on_open](
+                       const std::shared_ptr<Connection>& connection, const Session::Event& hello) {
+    gate->leave(*number);
+    ++*open;
+    if (next) next(connection, hello);
+  };
+  events.on_closed = [gate = context.gate, open = context.open_connections, number, next = context.events.on_closed](
+                         const std::shared_ptr<Connection>& connection, const Status& why, bool opened) {
+    gate->leave(*number);
+    if (opened) --*open;
+    if (next) next(connection, why, opened);
+  };
+  return events;
+}
 
 awaitable<void> accept_loop(std::shared_ptr<Reactor::Io> io, std::shared_ptr<const AcceptContext> context) {
   milliseconds backoff = first_accept_backoff;
   while (io->listening) {
     error_code error;
-    if (io->accepted_connections >= context->max_connections) {
+    // Those that have been turned away take a moment to close.
+    if (io->accepted_connections >= context->limits.connections + 2 * context->limits.handshakes) {
       io->accept_timer->expires_after(full_poll);
       co_await io->accept_timer->async_wait(with_error(error));
       continue;
@@ -58,9 +81,21 @@ awaitable<void> accept_loop(std::shared_ptr<Reactor::Io> io, std::shared_ptr<con
       continue;
     }
     backoff = first_accept_backoff;
+    while (*context->open_connections >= context->limits.connections && io->listening) {
+      io->accept_timer->expires_after(full_poll);
+      co_await io->accept_timer->async_wait(with_error(error));
+    }
+    if (!io->listening) co_return;
+    const tcp::endpoint remote = socket.remote_endpoint(error);
+    if (error) continue;  // it has left
     ++io->accepted_connections;
+    const auto number = std::make_shared<uint64_t>(0);
     const auto connection = std::make_shared<AsioConnection>(
-        io, std::move(socket), context->tls, WireStream::Side::server, context->options, context->events);
+        io, std::move(socket), context->tls, WireStream::Side::server, context->options, gated(*context, number));
+    *number =
+        context->gate->enter(handshake_source(endpoint_text(remote)), [late = std::weak_ptr<Connection>(connection)] {
+          if (const auto one = late.lock()) one->close(unavailable("too many connections have not said who they are"));
+        });
     context->on_accept(connection);
     connection->start_server();
   }
@@ -121,7 +156,7 @@ Reactor::~Reactor() {
 }
 
 Result<uint16_t> Reactor::listen(const std::string& host, uint16_t port, std::shared_ptr<const TlsContext> tls,
-                                 const ConnectionOptions& options, size_t max_connections, OnAccept on_accept,
+                                 const ConnectionOptions& options, const AcceptLimits& limits, OnAccept on_accept,
                                  ConnectionEvents events) {
   SPORKLE_ASSIGN_OR_RETURN(const std::vector<tcp::endpoint> endpoints,
                            endpoints_to_listen_on(io_->context, host, port));
@@ -139,7 +174,9 @@ Result<uint16_t> Reactor::listen(const std::string& host, uint16_t port, std::sh
   io_->accept_timer.emplace(strand);
   io_->listening = true;
   auto context = std::make_shared<const AcceptContext>(
-      AcceptContext{std::move(tls), options, max_connections, std::move(on_accept), std::move(events)});
+      AcceptContext{std::move(tls), options, limits, std::move(on_accept), std::move(events),
+                    std::make_shared<HandshakeGate>(limits.handshakes, limits.handshakes_of_an_address),
+                    std::make_shared<std::atomic<size_t>>(0)});
   asio::co_spawn(strand, accept_loop(io_, std::move(context)), asio::detached);
   return bound;
 }

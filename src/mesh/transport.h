@@ -71,6 +71,12 @@ struct ConnectionEvents {
   std::function<void(const std::shared_ptr<Connection>&, const Status& why, bool opened)> on_closed;
 };
 
+struct AcceptLimits {
+  size_t connections;  // through the handshake
+  size_t handshakes;   // under way (handshake_gate.h)
+  size_t handshakes_of_an_address;
+};
+
 class Reactor {
  public:
   struct Io;  // Boost.Asio's part
@@ -83,10 +89,10 @@ class Reactor {
   Reactor(const Reactor&) = delete;
   Reactor& operator=(const Reactor&) = delete;
 
-  // Accepts connections from now on; each is passed to `on_accept` before anything else happens to it, and until it has
-  // closed counts towards `max_connections`, beyond which the system's queue holds them. Returns the port.
+  // Accepts connections from now on; each is passed to `on_accept` before anything else happens to it. While there are
+  // limits.connections through the handshake, the system's queue holds further ones. Returns the port.
   Result<uint16_t> listen(const std::string& host, uint16_t port, std::shared_ptr<const TlsContext> tls,
-                          const ConnectionOptions& options, size_t max_connections, OnAccept on_accept,
+                          const ConnectionOptions& options, const AcceptLimits& limits, OnAccept on_accept,
                           ConnectionEvents events);
   // No connection is accepted from then on.
   void stop_listening();

@@ -94,6 +94,7 @@ Status RunConfig::validate() const {
   if (compression != "auto")
     if (auto known = train::parse_compression(compression); !known.ok())
       return known.status().with_context("run configuration: compression (or \"auto\")");
+  if (reduction != "coordinator" && reduction != "peers") return bad("reduction", "\"coordinator\" or \"peers\"");
   if (max_workers == 0) return bad("max_workers", "at least 1");
   return {};
 }

@@ -76,6 +76,8 @@ struct RunConfig {
   // How workers send their updates: a name of train::Compression, or "auto": each worker picks one for its link
   // (run/link.h). The change of the parameters goes back in 8 bits in any case.
   std::string compression = "int8";
+  // Who adds up the updates: "coordinator", or "peers": the workers among themselves (coordinator_reductions.cc).
+  std::string reduction = "coordinator";
 
   // invalid_argument names the field at fault.
   Status validate() const;

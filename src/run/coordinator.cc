@@ -157,6 +157,7 @@ void Coordinator::handle(const mesh::NodeId& node, std::string_view method, mesh
 
 void Coordinator::disconnected(const mesh::NodeId& node, TimePoint now) {
   const auto member = members_.find(node);
+  hosts_.erase(node);
   if (member == members_.end() || !member->second.present) return;
   member->second.silent_until = std::min(member->second.silent_until, now + to_duration(config_.disconnect_grace_s));
 }

@@ -8,6 +8,11 @@
 // step, quantises the change of the parameters (error feedback keeps the rest) and advances the coordinator's own
 // parameters by just that: workers that apply the same delta have the same bits. Then the next round opens.
 //
+// With config.reduction = "peers" (coordinator_reductions.cc) workers submit a commitment instead of their update. When
+// all leases of the round are settled they add up the updates among themselves, in the same order and to the same bits,
+// and the coordinator gets the mean, checks it (round_reduction.h) and closes the round with it. Where that fails the
+// workers are asked for the updates whole, and the round closes as above.
+//
 // Everything that is answered is on disk first (store.h). A crash loses nothing that a worker was told, and a reopened
 // coordinator goes on to the same bits.
 //
@@ -36,6 +41,7 @@
 #include "run/config.h"
 #include "run/event.h"
 #include "run/replica.h"
+#include "run/round_reduction.h"
 #include "run/shard_pool.h"
 #include "run/state.h"
 #include "run/status.h"
@@ -44,6 +50,10 @@
 #include "train/error_feedback.h"
 
 namespace sporkle::run {
+
+namespace proto {
+class SubmitRequest;
+}
 
 class Coordinator {
  public:
@@ -61,6 +71,11 @@ class Coordinator {
   // Answers at once or, for next_work, later from handle() or tick().
   void handle(const mesh::NodeId& node, std::string_view method, mesh::Message request, mesh::Responder respond,
               TimePoint now);
+  // A connection of this node from this host is there.
+  void connected(const mesh::NodeId& node, std::string host);
+  // Where workers say that others can reach them, not yet tried; tell what came of it with dialled().
+  std::vector<std::pair<mesh::NodeId, mesh::Address>> take_dials();
+  void dialled(const mesh::NodeId& node, const mesh::Address& address, bool answered);
   // The last connection of this node is gone.
   void disconnected(const mesh::NodeId& node, TimePoint now);
   // Deadlines, lost workers, ends of long polls. To be called several times a second. `unix_ms` is for the records.
@@ -87,11 +102,16 @@ class Coordinator {
   uint64_t units_unfinished() const { return pool_.returned().size(); }
 
  private:
+  struct Wanted {  // what a worker that asks for work has
+    bool has_version = false;
+    uint64_t version = 0;
+    uint64_t attempt = 0;
+    std::string pending_lease;
+  };
   struct Poll {
     mesh::Responder respond;
     TimePoint until;
-    bool has_version;
-    uint64_t version;
+    Wanted wanted;
   };
   struct Reply {  // what a method's handler gives back
     std::string body;
@@ -112,20 +132,42 @@ class Coordinator {
                           TimePoint now);
   Result<Reply> shards(const mesh::Message& request);
   Result<Reply> heartbeat(Member& member, const mesh::Message& request);
+  Status check_claims(const LeaseRecord& lease, const proto::SubmitRequest& report) const;
   Status check_update(const LeaseRecord& lease, const mesh::Message& request, double& norm) const;
+  Status check_norm(double norm) const;
   Result<Reply> submit(Member& member, const mesh::Message& request, TimePoint now);
   Result<Reply> leave(Member& member, const mesh::Message& request);
   // The answer to a poll: the member's lease with the delta that it needs, `finished`, or `wait`.
-  Reply work_reply(const Member& member, bool has_version, uint64_t version, TimePoint now);
+  // What became of an update that a worker holds as committed to: proto::NextWorkReply::Pending.
+  int pending_state(const Member& member, const std::string& lease, uint64_t round) const;
+  Reply work_reply(const Member& member, const Wanted& wanted, TimePoint now);
+  // Whether there is something to say to a poll of this member.
+  bool has_news(const Member& member) const;
   void answer(const mesh::NodeId& node, mesh::Responder respond, Result<Reply> reply);
   void answer_polls(TimePoint now);
+
+  // coordinator_reductions.cc: rounds in which the workers add up.
+  Result<Reply> reduced(const Member& member, const mesh::Message& request);
+  Result<Reply> audit(const Member& member, const mesh::Message& request);
+  Status check_commitment(const LeaseRecord& lease, const mesh::Message& request, double& norm) const;
+  Reply take_upload(LeaseRecord& lease, Member& member, const mesh::Message& request);
+  const LeaseRecord* committed_lease(const mesh::NodeId& node) const;
+  bool is_to_upload(const mesh::NodeId& node) const { return uploading_ && committed_lease(node); }
+  // Goes on with getting the sum of what is only committed to. True when the round can be looked at anew: all of that
+  // is here or lost.
+  bool sum_committed(bool by_peers, TimePoint now);
+  std::unique_ptr<RoundReduction> plan_reduction(TimePoint now);
+  bool close_reduction(TimePoint now);
+  bool demand_uploads(TimePoint now);
+  void lose_committed(const mesh::NodeId& node);
 
   // coordinator_rounds.cc: the life of a round.
   void advance(TimePoint now);  // opens and closes whatever is due
   void lease_round(TimePoint now);
   void lease_to_joiner(Member& member, TimePoint now);
   void add_lease(const Member& member, uint64_t steps);
-  void close_round(TimePoint now);
+  // The mean of the updates of the round: read from the store, or the peers' when there is one.
+  void close_round(TimePoint now, std::span<const float> peers_mean = {});
   void refuse_outliers();
   void refuse(LeaseRecord& lease, Member& member, const std::string& why);
   void lose_lease(LeaseRecord& lease, LeaseState state);
@@ -166,6 +208,14 @@ class Coordinator {
   train::ErrorFeedback feedback_;
 
   std::map<mesh::NodeId, Poll> polls_;
+  // Of the open round; a restart begins anew with these.
+  std::unique_ptr<RoundReduction> reduction_;
+  uint32_t attempts_ = 0;
+  bool uploading_ = false;
+  TimePoint upload_deadline_{};
+  uint64_t closed_attempt_ = 0;  // by which the round before closed; 0: the coordinator added up
+  std::map<mesh::NodeId, std::string> hosts_;
+  std::vector<std::pair<mesh::NodeId, mesh::Address>> dials_;
   std::vector<Event> events_;
   TimePoint round_opened_{};
   TimePoint deadline_{};

@@ -5,6 +5,7 @@
 
 #include "base/sha256.h"
 #include "mesh/printable.h"
+#include "run/commitment.h"
 #include "run/coordinator.h"
 #include "run/duration.h"
 #include "run/protocol.h"
@@ -48,6 +49,8 @@ Result<Coordinator::Reply> Coordinator::dispatch(const mesh::NodeId& node, std::
   if (method == "shards") return shards(request);
   if (method == "heartbeat") return heartbeat(member, request);
   if (method == "submit") return submit(member, request, now);
+  if (method == "reduced") return reduced(member, request);
+  if (method == "audit") return audit(member, request);
   return unsupported("the coordinator does not know the method \"" + mesh::printable(method, 64) + "\"");
 }
 
@@ -87,6 +90,7 @@ Result<Coordinator::Reply> Coordinator::hello(const mesh::NodeId& node, const me
   reply.set_version(round_.number);
   reply.set_heartbeat_interval_ms(static_cast<uint32_t>(std::min(config_.heartbeat_interval_s * 1000, 1e9)));
   reply.set_finished(finished());
+  reply.set_peers_reduce(config_.reduction == "peers");
   return Reply{reply.SerializeAsString(), {}};
 }
 
@@ -96,17 +100,22 @@ Result<Coordinator::Reply> Coordinator::parameters_chunk(const mesh::Message& re
   proto::ParametersReply reply;
   reply.set_version(round_.number);
   reply.set_total(parameters_->size());
-  reply.set_sha256(bytes_string(parameters_sha256_));
+  std::span<const float> values = *parameters_;
+  if (wanted.kind() == proto::ParametersRequest::MOMENTUM) values = outer_.momentum();
+  if (wanted.kind() == proto::ParametersRequest::RESIDUAL) values = feedback_.residual();
   Reply answer;
   const uint64_t offset = wanted.offset();
   if (offset >= parameters_->size())
     return invalid_argument("parameters from " + std::to_string(offset) + " on were asked for, there are " +
                             std::to_string(parameters_->size()));
   if (offset == 0 || wanted.version() == round_.number) {
-    const auto chunk = std::as_bytes(
-        std::span(*parameters_).subspan(offset, std::min<size_t>(kParameterChunk, parameters_->size() - offset)));
+    const size_t count = std::min<size_t>(kParameterChunk, values.size() - offset);
+    const auto chunk = std::as_bytes(values.subspan(offset, count));
     answer.payload.assign(chunk.begin(), chunk.end());
+    if (wanted.kind() != proto::ParametersRequest::PARAMETERS && offset + count == values.size())
+      reply.set_sha256(bytes_string(sha256(std::as_bytes(values))));
   }
+  if (wanted.kind() == proto::ParametersRequest::PARAMETERS) reply.set_sha256(bytes_string(parameters_sha256_));
   answer.body = reply.SerializeAsString();
   return answer;
 }
@@ -122,22 +131,39 @@ Result<Coordinator::Reply> Coordinator::next_work(Member& member, const mesh::Me
   if (!member.ready) dirty_members_.insert(member.id);
   member.ready = true;
   if (const double speed = sane(wanted.tokens_per_second(), kFastestBelievable)) member.tokens_per_second = speed;
+  member.reduces = wanted.reduces();
+  if (const auto host = hosts_.find(member.id); host != hosts_.end() && wanted.reduction_port() <= 0xffff) {
+    const mesh::Address address{host->second, static_cast<uint16_t>(wanted.reduction_port())};
+    if (address != member.reduction_address) {
+      member.reduction_address = address;
+      member.reachable = false;
+      if (address.port != 0 && config_.reduction == "peers") dials_.emplace_back(member.id, address);
+    }
+  }
+  const Wanted has{wanted.has_parameters(), wanted.version(), wanted.attempt(), wanted.pending_lease()};
   advance(now);  // this may be the worker that a round waited for
   if (!active_lease(member.id)) lease_to_joiner(member, now);
-  if (finished() || active_lease(member.id)) return work_reply(member, wanted.has_parameters(), wanted.version(), now);
+  if (has_news(member)) return work_reply(member, has, now);
   // A worker that asks twice has lost the first answer.
   if (auto poll = polls_.extract(member.id))
-    answer(member.id, std::move(poll.mapped().respond), work_reply(member, false, 0, now));
+    answer(member.id, std::move(poll.mapped().respond), work_reply(member, {}, now));
   pending = true;
-  polls_.emplace(member.id, Poll{std::move(respond), now + to_duration(config_.long_poll_s), wanted.has_parameters(),
-                                 wanted.version()});
+  polls_.emplace(member.id, Poll{std::move(respond), now + to_duration(config_.long_poll_s), has});
   return Reply{};
 }
 
-Coordinator::Reply Coordinator::work_reply(const Member& member, bool has_version, uint64_t version, TimePoint now) {
+bool Coordinator::has_news(const Member& member) const {
+  return finished() || !member.lease.empty() || is_to_upload(member.id) ||
+         (reduction_ && reduction_->awaits(member.id));
+}
+
+Coordinator::Reply Coordinator::work_reply(const Member& member, const Wanted& wanted, TimePoint now) {
   proto::NextWorkReply reply;
   Reply answer;
   const LeaseRecord* lease = active_lease(member.id);
+  if (!wanted.pending_lease.empty())
+    reply.set_pending(
+        static_cast<proto::NextWorkReply::Pending>(pending_state(member, wanted.pending_lease, wanted.version)));
   if (finished()) {
     reply.set_kind(proto::NextWorkReply::FINISHED);
   } else if (lease) {
@@ -161,12 +187,32 @@ Coordinator::Reply Coordinator::work_reply(const Member& member, bool has_versio
     to.set_parameters_sha256(bytes_string(parameters_sha256_));
     to.set_compression(static_cast<uint32_t>(lease->compression));
     to.set_any_compression(lease->any_compression);
-    if (has_version && version + 1 == round_.number) answer.payload = delta_;
+    to.set_by_peers(lease->by_peers);
+    reply.set_closed_attempt(closed_attempt_);
+    const bool has_result = closed_attempt_ != 0 && wanted.attempt == closed_attempt_;
+    if (wanted.has_version && wanted.version + 1 == round_.number && !has_result) answer.payload = delta_;
     Member& holder = members_.at(member.id);
     if (holder.delivered != lease->id) {
       holder.delivered = lease->id;
       holder.delivered_at = now;
     }
+  } else if (is_to_upload(member.id)) {
+    reply.set_kind(proto::NextWorkReply::UPLOAD);
+  } else if (reduction_ && reduction_->awaits(member.id)) {
+    reply.set_kind(proto::NextWorkReply::REDUCE);
+    proto::PeerReduction& to = *reply.mutable_reduction();
+    to.set_attempt(reduction_->attempt());
+    to.set_round(round_.number);
+    for (const RoundReduction::Member& one : reduction_->members()) {
+      proto::PeerReduction::Member& named = *to.add_members();
+      named.set_node(bytes_string(one.node.bytes));
+      if (one.address) named.set_host(one.address->host);
+      if (one.address) named.set_port(one.address->port);
+      named.set_tokens(one.tokens);
+    }
+    const train::OuterStep step = config_.outer_step(round_.number);
+    to.set_outer_learning_rate(step.learning_rate);
+    to.set_outer_momentum(step.momentum);
   } else {
     reply.set_kind(proto::NextWorkReply::WAIT);
   }
@@ -177,15 +223,13 @@ Coordinator::Reply Coordinator::work_reply(const Member& member, bool has_versio
 void Coordinator::answer_polls(TimePoint now) {
   for (auto poll = polls_.begin(); poll != polls_.end();) {
     const Member& member = members_.at(poll->first);
-    const bool due = finished() || poll->second.until <= now || poll->second.respond.abandoned() ||
-                     active_lease(member.id) != nullptr;
+    const bool due = has_news(member) || poll->second.until <= now || poll->second.respond.abandoned();
     if (!due) {
       ++poll;
       continue;
     }
     if (!poll->second.respond.abandoned())
-      answer(member.id, std::move(poll->second.respond),
-             work_reply(member, poll->second.has_version, poll->second.version, now));
+      answer(member.id, std::move(poll->second.respond), work_reply(member, poll->second.wanted, now));
     poll = polls_.erase(poll);
   }
 }
@@ -228,9 +272,7 @@ Result<Coordinator::Reply> Coordinator::heartbeat(Member& member, const mesh::Me
   return Reply{reply.SerializeAsString(), {}};
 }
 
-Status Coordinator::check_update(const LeaseRecord& lease, const mesh::Message& request, double& norm) const {
-  proto::SubmitRequest report;
-  SPORKLE_RETURN_IF_ERROR(parse(request, report));
+Status Coordinator::check_claims(const LeaseRecord& lease, const proto::SubmitRequest& report) const {
   if (report.steps() == 0 || report.steps() > lease.steps)
     return invalid_argument("an update of " + std::to_string(report.steps()) + " steps on a lease of " +
                             std::to_string(lease.steps));
@@ -238,6 +280,13 @@ Status Coordinator::check_update(const LeaseRecord& lease, const mesh::Message& 
     return invalid_argument("an update that claims " + std::to_string(report.tokens()) + " tokens in " +
                             std::to_string(report.steps()) + " steps");
   if (!std::isfinite(report.mean_loss())) return invalid_argument("an update whose loss is not finite");
+  return {};
+}
+
+Status Coordinator::check_update(const LeaseRecord& lease, const mesh::Message& request, double& norm) const {
+  proto::SubmitRequest report;
+  SPORKLE_RETURN_IF_ERROR(parse(request, report));
+  SPORKLE_RETURN_IF_ERROR(check_claims(lease, report));
   SPORKLE_ASSIGN_OR_RETURN(const train::Compression compression, train::compression_of(request.payload));
   if (lease.any_compression ? compression == train::Compression::none : compression != lease.compression)
     return invalid_argument(
@@ -246,7 +295,15 @@ Status Coordinator::check_update(const LeaseRecord& lease, const mesh::Message& 
         "; install the same release on both");
   std::vector<float> values(config_.manifest.parameter_count);
   SPORKLE_RETURN_IF_ERROR(train::decompress(request.payload, values));
+  if (lease.committed) {
+    SPORKLE_ASSIGN_OR_RETURN(const std::vector<std::byte> commitment, store_->read_blob(lease.blob));
+    if (commitment != commit_to(values)) return invalid_argument("another update than the one committed to");
+  }
   norm = comparable_norm(train::l2_norm(values), report.steps());
+  return check_norm(norm);
+}
+
+Status Coordinator::check_norm(double norm) const {
   if (!std::isfinite(norm)) return invalid_argument("an update whose length is not finite");
   const double usual = round_.norms.size() >= kNormsNeeded ? median(round_.norms) : 0;
   if (usual > 0 && norm > config_.norm_bound * usual) {
@@ -275,6 +332,10 @@ Result<Coordinator::Reply> Coordinator::submit(Member& member, const mesh::Messa
     member.delivered.clear();
   }
   dirty_members_.insert(member.id);
+  if (const auto committed = leases_.find(report.lease()); !report.committed() && committed != leases_.end() &&
+                                                           committed->second.node == member.id &&
+                                                           committed->second.committed)
+    return take_upload(committed->second, member, request);
   if (member.last_accepted == report.lease()) return answered(proto::SubmitReply::ACCEPTED);  // again
   const auto found = leases_.find(report.lease());
   LeaseRecord* lease = found != leases_.end() && found->second.node == member.id ? &found->second : nullptr;
@@ -287,7 +348,9 @@ Result<Coordinator::Reply> Coordinator::submit(Member& member, const mesh::Messa
     return answered(proto::SubmitReply::LATE, "round " + std::to_string(report.round()) + " went on without it");
   }
   double norm = 0;
-  if (const Status status = check_update(*lease, request, norm); !status.ok()) {
+  const Status status =
+      report.committed() ? check_commitment(*lease, request, norm) : check_update(*lease, request, norm);
+  if (!status.ok()) {
     refuse(*lease, member, status.message());
     return answered(proto::SubmitReply::REJECTED, status.message());
   }
@@ -298,8 +361,14 @@ Result<Coordinator::Reply> Coordinator::submit(Member& member, const mesh::Messa
   lease->reported_mean_loss = report.mean_loss();
   lease->reported_norm = norm;
   lease->update_bytes = request.payload.size();
-  if (const auto sent = train::compression_of(request.payload); sent.ok()) lease->compression = *sent;
-  lease->blob = "update-" + to_hex(std::as_bytes(std::span(lease->id)));
+  lease->committed = report.committed();
+  if (lease->committed) {
+    lease->update_bytes = config_.manifest.parameter_count * sizeof(float);  // to and among the others
+    lease->compression = static_cast<train::Compression>(report.compression());
+  } else if (const auto sent = train::compression_of(request.payload); sent.ok()) {
+    lease->compression = *sent;
+  }
+  lease->blob = (lease->committed ? "commitment-" : "update-") + to_hex(std::as_bytes(std::span(lease->id)));
   new_blobs_.emplace_back(lease->blob, request.payload);
   dirty_leases_.insert(lease->id);
   member.last_accepted = lease->id;
@@ -316,8 +385,9 @@ Result<Coordinator::Reply> Coordinator::leave(Member& member, const mesh::Messag
   SPORKLE_RETURN_IF_ERROR(parse(request, goodbye));
   if (goodbye.session() != member.session) return Reply{};  // of a process that another one has replaced
   if (LeaseRecord* lease = active_lease(member.id)) lose_lease(*lease, LeaseState::lost);
+  lose_committed(member.id);
   if (auto poll = polls_.extract(member.id))
-    answer(member.id, std::move(poll.mapped().respond), work_reply(member, false, 0, {}));
+    answer(member.id, std::move(poll.mapped().respond), work_reply(member, {}, {}));
   if (member.present) emit(event(EventKind::worker_left, &member));
   member.present = false;
   member.ready = false;

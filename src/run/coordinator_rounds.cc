@@ -121,7 +121,14 @@ void Coordinator::advance(TimePoint now) {
       continue;
     }
     if (reports >= config_.quorum) {
+      if (sum_committed(true, now)) continue;
+      if (std::ranges::any_of(leases_, [](const auto& entry) { return entry.second.committed; })) return;
       close_round(now);
+      continue;
+    }
+    // Whoever waits to add up is to compute again: what it has goes by the coordinator.
+    if (std::ranges::any_of(leases_, [](const auto& entry) { return entry.second.committed; })) {
+      if (!sum_committed(false, now)) return;
       continue;
     }
     lease_round(now);  // a new round, or the steps that are missing for a quorum
@@ -220,6 +227,7 @@ void Coordinator::add_lease(const Member& member, uint64_t steps) {
   lease.schedule_step = static_cast<double>(round_.steps_done) / m.nominal_workers;
   lease.schedule_stride = static_cast<double>(round_target()) / m.nominal_workers / static_cast<double>(steps);
   lease.any_compression = config_.compression == "auto";
+  lease.by_peers = config_.reduction == "peers" && member.reduces && !uploading_;
   if (const auto asked = train::parse_compression(config_.compression); asked.ok()) lease.compression = *asked;
   const Digest id = lease_digest("sporkle lease 1", run_id_, lease, true);
   lease.id.assign(reinterpret_cast<const char*>(id.data()), id.size());
@@ -248,8 +256,11 @@ void Coordinator::set_deadline(TimePoint now) {
 
 void Coordinator::lose_lease(LeaseRecord& lease, LeaseState state) {
   lease.state = state;
+  if (lease.committed) old_blobs_.push_back(lease.blob);
+  lease.committed = false;
   pool_.give_back(lease.units);
   Member& member = members_.at(lease.node);
+  if (member.last_accepted == lease.id) member.last_accepted.clear();
   if (member.lease == lease.id) member.lease.clear();
   if (state == LeaseState::lost) {
     ++member.leases_lost;
@@ -275,6 +286,7 @@ bool Coordinator::revive(LeaseRecord& lease) {
 
 void Coordinator::lose_member(Member& member, std::string why) {
   if (LeaseRecord* lease = active_lease(member.id)) lose_lease(*lease, LeaseState::lost);
+  lose_committed(member.id);
   member.present = false;
   ++round_.workers_lost;
   dirty_members_.insert(member.id);
@@ -309,13 +321,14 @@ void Coordinator::refuse_outliers() {
   for (auto& [id, lease] : leases_) {
     if (lease.state != LeaseState::reported || !(usual > 0) || lease.reported_norm <= config_.norm_bound * usual)
       continue;
-    old_blobs_.push_back(lease.blob);
+    if (!lease.committed) old_blobs_.push_back(lease.blob);
     refuse(lease, members_.at(lease.node), "the update is far longer than the others of its round");
   }
 }
 
-void Coordinator::close_round(TimePoint now) {
-  refuse_outliers();
+void Coordinator::close_round(TimePoint now, std::span<const float> peers_mean) {
+  const bool by_peers = !peers_mean.empty();
+  if (!by_peers) refuse_outliers();
   std::vector<const LeaseRecord*> updates;
   RoundRecord record;
   for (const auto& [id, lease] : leases_) {
@@ -332,6 +345,7 @@ void Coordinator::close_round(TimePoint now) {
   train::WeightedMean mean(count, record.tokens);
   std::vector<float> values(count);
   for (const LeaseRecord* update : updates) {
+    if (by_peers) break;
     Result<std::vector<std::byte>> encoded = store_->read_blob(update->blob);
     Status status = encoded.ok() ? train::decompress(*encoded, values) : encoded.status();
     if (!status.ok()) {
@@ -340,7 +354,7 @@ void Coordinator::close_round(TimePoint now) {
     }
     mean.add(values, update->reported_tokens);
   }
-  outer_.step(mean.mean(), config_.outer_step(round_.number), values);
+  outer_.step(by_peers ? peers_mean : mean.mean(), config_.outer_step(round_.number), values);
   Result<std::vector<std::byte>> delta = feedback_.encode(values);
   auto parameters = std::make_shared<std::vector<float>>(*parameters_);
   Status status = delta.ok() ? train::decompress_add(*delta, *parameters) : delta.status();
@@ -398,9 +412,14 @@ void Coordinator::close_round(TimePoint now) {
   closed.train_loss = record.train_loss;
   closed.compression = record.compression;
   closed.update_bytes = record.update_bytes;
+  closed.by_peers = by_peers;
   emit(std::move(closed));
 
   ++round_.number;
+  closed_attempt_ = by_peers ? reduction_->attempt() : 0;
+  reduction_.reset();
+  attempts_ = 0;
+  uploading_ = false;
   round_.sequence = 0;
   round_.leases_lost = 0;
   round_.steps_done += record.steps;

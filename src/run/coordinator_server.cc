@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <deque>
 #include <map>
 #include <mutex>
 #include <thread>
@@ -9,10 +10,21 @@
 
 #include "base/log.h"
 #include "mesh/clock.h"
+#include "mesh/dial.h"
 #include "mesh/record_signer.h"
 #include "run/coordinator.h"
 
 namespace sporkle::run {
+namespace {
+
+// Of "host:port", an IPv6 address in brackets.
+std::string host_of(const std::string& address) {
+  std::string host = address.substr(0, address.rfind(':'));
+  if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+  return host;
+}
+
+}  // namespace
 
 struct CoordinatorServer::State {
   explicit State(ModelHost& model_host, CoordinatorServerOptions server_options)
@@ -39,11 +51,13 @@ struct CoordinatorServer::State {
   std::optional<HostWork> host_work;  // the latest only: an evaluation that falls behind skips rounds
   std::vector<Event> events;          // to be told
   bool telling = false;               // some are being told
+  std::deque<std::pair<mesh::NodeId, mesh::Address>> dials;  // to be tried
   bool final_work_done = false;
   std::optional<double> final_loss;
   std::string final_checkpoint;
 
   std::thread ticker;
+  std::thread dial_thread;
   std::thread host_thread;
   std::thread event_thread;
   std::unique_ptr<mesh::Server> server;
@@ -59,7 +73,26 @@ struct CoordinatorServer::State {
       if (event.kind == EventKind::finished) want_host_work(true, true);
       events.push_back(std::move(event));
     }
+    for (auto& dial : coordinator->take_dials()) dials.push_back(std::move(dial));
     changed.notify_all();
+  }
+
+  // Whether workers can be reached where they say that they listen. One at a time: each waits for seconds at most, and
+  // a worker that is not tried yet counts as one that cannot be reached.
+  void dial_loop() {
+    std::unique_lock lock(mutex);
+    for (;;) {
+      changed.wait(lock, [&] { return stopping || !dials.empty(); });
+      if (stopping) return;
+      const auto [node, address] = dials.front();
+      dials.pop_front();
+      lock.unlock();
+      const Status status = mesh::dial(address, std::chrono::milliseconds(1500));
+      if (!status.ok())
+        log(LogLevel::debug, "run", node.short_id() + " cannot be reached by its peers: " + status.message());
+      lock.lock();
+      coordinator->dialled(node, address, status.ok());
+    }
   }
 
   void want_host_work(bool evaluate, bool save) {
@@ -157,6 +190,7 @@ struct CoordinatorServer::State {
     callbacks.on_connect = [this](const mesh::Peer& peer) {
       const std::lock_guard lock(mutex);
       ++connections[peer.id];
+      coordinator->connected(peer.id, host_of(peer.address));
     };
     callbacks.on_disconnect = [this](const mesh::Peer& peer, const Status&) {
       const std::lock_guard lock(mutex);
@@ -219,6 +253,7 @@ Result<std::unique_ptr<CoordinatorServer>> CoordinatorServer::start(const RunCon
     if (s.coordinator->finished()) s.want_host_work(true, true);  // the end came between two starts
   }
   s.ticker = std::thread([&s] { s.tick_loop(); });
+  s.dial_thread = std::thread([&s] { s.dial_loop(); });
   s.host_thread = std::thread([&s] { s.host_loop(); });
   s.event_thread = std::thread([&s] { s.event_loop(); });
   return std::unique_ptr<CoordinatorServer>(new CoordinatorServer(std::move(state)));
@@ -266,7 +301,7 @@ void CoordinatorServer::stop() {
   }
   s.changed.notify_all();
   if (s.server) s.server->stop();
-  for (std::thread* thread : {&s.ticker, &s.host_thread, &s.event_thread})
+  for (std::thread* thread : {&s.ticker, &s.dial_thread, &s.host_thread, &s.event_thread})
     if (thread->joinable()) thread->join();
 }
 

@@ -16,6 +16,8 @@ std::string_view event_kind_name(EventKind kind) {
       return "round_opened";
     case EventKind::lease_lost:
       return "lease_lost";
+    case EventKind::reduction_failed:
+      return "reduction_failed";
     case EventKind::round_closed:
       return "round_closed";
     case EventKind::update_late:

@@ -16,6 +16,7 @@ enum class EventKind {
   worker_left,        // said good-bye
   round_opened,       // workers, inner_steps
   lease_lost,         // its round's deadline passed
+  reduction_failed,   // message: why; the round goes on, by another attempt or by the coordinator
   round_closed,       // train_loss, tokens, steps, seconds, workers = updates that went in, compression, update_bytes
   update_late,        // came after its round
   update_rejected,    // message: why
@@ -41,6 +42,7 @@ struct Event {
   double train_loss = 0;
   std::string compression;  // as in RoundRecord
   uint64_t update_bytes = 0;
+  bool by_peers = false;  // round_closed: the workers added up
   std::optional<double> validation_loss;
 };
 using EventCallback = std::function<void(const Event&)>;

@@ -154,6 +154,7 @@ Result<RunConfig> run_config(const train::TrainConfig& config, const train::Data
       {0, {static_cast<float>(config.run.outer_learning_rate), static_cast<float>(config.run.outer_momentum)}}};
   run.start_workers = static_cast<uint32_t>(config.run.workers);
   run.compression = config.run.compression;
+  run.reduction = config.run.reduction;
   run.quorum = static_cast<uint32_t>(config.run.quorum);
   run.deadline_factor = config.run.deadline_factor;
   run.minimum_deadline_s = config.run.minimum_deadline_s;

@@ -9,6 +9,7 @@
 #include "base/sha256.h"
 #include "mesh/clock.h"
 #include "mesh/node_id.h"
+#include "mesh/run_link.h"
 #include "run/status.h"
 #include "train/compression.h"
 
@@ -43,7 +44,11 @@ struct Member {
   double loss = 0;
   std::string delivered;  // the lease last given out, and when
   mesh::Clock::TimePoint delivered_at{};
-  double overhead_s = 0;  // between delivery and submission beyond the computing: transfers, mostly
+  bool reduces = false;  // takes part in reductions between peers
+  uint16_t reduction_port = 0;
+  mesh::Address reduction_address;  // last dialled
+  bool reachable = false;           // somebody answered there
+  double overhead_s = 0;            // between delivery and submission beyond the computing: transfers, mostly
 };
 
 enum class LeaseState : uint32_t {
@@ -65,13 +70,15 @@ struct LeaseRecord {
   LeaseState state = LeaseState::active;
   train::Compression compression = train::Compression::int8;  // asked for; with `reported`, the update's
   bool any_compression = false;                               // the worker picks it
+  bool by_peers = false;                                      // its update goes to the other workers
   // With `reported`:
   uint64_t update_bytes = 0;
   uint32_t reported_steps = 0;
   uint64_t reported_tokens = 0;
   double reported_mean_loss = 0;
   double reported_norm = 0;  // comparable_norm
-  std::string blob;          // where the update lies
+  std::string blob;          // where the update lies, or the commitment to it
+  bool committed = false;    // there is only a commitment
 };
 
 // What changes with every round, in one row.

@@ -180,6 +180,8 @@ Result<LeaseRecord> decode_lease(const std::string& content) {
   lease.compression = static_cast<train::Compression>(from.compression());
   lease.any_compression = from.any_compression();
   lease.update_bytes = from.update_bytes();
+  lease.by_peers = from.by_peers();
+  lease.committed = from.committed();
   return lease;
 }
 
@@ -408,6 +410,8 @@ void Store::put_lease(const LeaseRecord& lease) {
   to.set_compression(static_cast<uint32_t>(lease.compression));
   to.set_any_compression(lease.any_compression);
   to.set_update_bytes(lease.update_bytes);
+  to.set_by_peers(lease.by_peers);
+  to.set_committed(lease.committed);
   SPORKLE_RUN_QUERY(query, "INSERT OR REPLACE INTO leases VALUES (?, ?)");
   query.blob(lease.id).blob(to.SerializeAsString());
   SPORKLE_FINISH_QUERY(query, "write a lease");

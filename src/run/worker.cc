@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "mesh/reduction_group.h"
 #include "mesh/retry.h"
 #include "mesh/run_record.h"
 #include "run/worker_core.h"
@@ -44,6 +45,8 @@ std::string_view worker_event_kind_name(WorkerEventKind kind) {
       return "lease_taken";
     case WorkerEventKind::accepted:
       return "accepted";
+    case WorkerEventKind::reduced:
+      return "reduced";
     case WorkerEventKind::late:
       return "late";
     case WorkerEventKind::rejected:
@@ -72,6 +75,8 @@ struct Worker::State {
   WorkerSummary summary;
   double round_trip_s = 0;   // of a small call
   bool has_stepped = false;  // a step was done since the start
+  std::optional<mesh::ReductionListener> listener;
+  uint16_t listening_port = 0;
 
   std::mutex mutex;
   std::condition_variable wake;  // stopping
@@ -313,15 +318,85 @@ struct Worker::State {
     return {};
   }
 
+  // --- adding up with other workers ---
+
+  // All addresses; on the port that it had, if that is still free.
+  void listen() {
+    if (!options.reduction_identity || !core.peers_reduce() || listener) return;
+    for (const char* host : {"::", "0.0.0.0"})
+      for (const uint16_t port : {listening_port, uint16_t{0}}) {
+        if (listener) break;
+        auto opened = mesh::ReductionListener::open(host, port);
+        if (opened.ok())
+          listener.emplace(std::move(*opened));
+        else
+          log(LogLevel::debug, "run", opened.status().message());
+      }
+    listening_port = listener ? listener->port() : 0;
+    core.set_reduces(listening_port);
+  }
+
+  Result<std::vector<mesh::NodeId>> reduce_with_peers(std::span<float> mean) {
+    const WorkerCore::PeerReduction& reduction = core.reduction();
+    mesh::ReductionGroupOptions group_options;
+    group_options.connect_timeout = std::chrono::milliseconds(4000);
+    group_options.reduction.silence_timeout = std::chrono::milliseconds(8000);
+    const mesh::NodeId self = options.reduction_identity->id();
+    const bool listens = std::ranges::any_of(
+        reduction.members, [&](const mesh::ReductionMember& member) { return member.id == self && member.address; });
+    std::optional<mesh::ReductionListener> mine;
+    if (listens && listener) {
+      mine.emplace(std::move(*listener));
+      listener.reset();
+    }
+    SPORKLE_ASSIGN_OR_RETURN(
+        const auto group,
+        mesh::ReductionGroup::join(*options.reduction_identity, reduction.members, std::move(mine), group_options));
+    return group->all_reduce(std::as_bytes(core.contribution()), std::as_writable_bytes(mean),
+                             [this](std::span<const size_t> members, std::span<const std::byte* const> inputs,
+                                    std::span<std::byte> sum) { core.combine(members, inputs, sum); });
+  }
+
+  Status reduce(uint64_t round) {
+    if (options.on_reduction) options.on_reduction(round);
+    std::vector<float> mean(core.contribution().size());
+    const Result<std::vector<mesh::NodeId>> contributors = reduce_with_peers(mean);
+    listen();
+    if (!contributors.ok()) {
+      log(LogLevel::info, "run", "adding up with the other workers: " + contributors.status().message());
+      return member_call("reduced", core.could_not_reduce()).status();
+    }
+    SPORKLE_ASSIGN_OR_RETURN(
+        const mesh::Message reply,
+        member_call("reduced", core.reduced(*contributors, std::move(mean), options.reduction_identity->id())));
+    tell({.kind = WorkerEventKind::reduced, .round = round, .message = std::to_string(contributors->size())});
+    SPORKLE_ASSIGN_OR_RETURN(const std::vector<uint32_t> chunks, core.on_reduced(reply));
+    if (chunks.empty()) return {};
+    return member_call("audit", core.audit(chunks)).status();
+  }
+
+  Status upload() {
+    SPORKLE_ASSIGN_OR_RETURN(const mesh::Message reply, member_call("submit", core.upload()));
+    SPORKLE_ASSIGN_OR_RETURN(const Verdict verdict, core.on_upload(reply));
+    if (verdict == Verdict::rejected) {
+      ++summary.rejected;
+      tell({.kind = WorkerEventKind::rejected, .message = core.verdict_reason()});
+    }
+    return {};
+  }
+
   Status work() {
     bool announced = false;
     while (!core.finished()) {
       if (is_stopping()) return {};
+      listen();
       SPORKLE_RETURN_IF_ERROR(fetch_parameters());
       if (!announced) tell({.kind = WorkerEventKind::ready});
       announced = true;
       SPORKLE_ASSIGN_OR_RETURN(const mesh::Message reply, member_call("next_work", core.next_work()));
       SPORKLE_ASSIGN_OR_RETURN(const WorkerCore::Work kind, core.on_next_work(reply));
+      if (kind == WorkerCore::Work::reduce) SPORKLE_RETURN_IF_ERROR(reduce(static_cast<uint64_t>(core.version())));
+      if (kind == WorkerCore::Work::upload) SPORKLE_RETURN_IF_ERROR(upload());
       if (kind != WorkerCore::Work::lease) continue;
       SPORKLE_RETURN_IF_ERROR(fetch_parameters());
       if (!core.lease_is_current()) {

@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/status.h"
@@ -28,6 +29,7 @@ enum class WorkerEventKind {
   ready,         // parameters are here and work has been asked for
   lease_taken,   // steps
   accepted,      // steps, tokens, loss, seconds
+  reduced,       // added up with others; message: with how many
   late,          // the round had gone on; message
   rejected,      // message: why
   lease_lost,    // while training
@@ -65,6 +67,11 @@ struct WorkerOptions {
   std::string name;
   std::string run;  // the first hexadecimal digits of the run's ID; another run is refused. Empty: whatever is there
   uint32_t threads = 1;
+  // With it, this worker adds up updates with the others of a run that asks for that (config.h, `reduction`), and then
+  // listens for them on a port of all addresses. Without, its updates go to the coordinator.
+  std::optional<mesh::Identity> reduction_identity;
+  // Told when others are about to be joined; for tests.
+  std::function<void(uint64_t round)> on_reduction;
   double speed = 1.0;  // below 1: sleeps after every step, so as to be only so fast
   std::chrono::milliseconds call_timeout{60'000};
   std::chrono::milliseconds first_connection_patience{10'000};  // to reach the coordinator at all

@@ -7,6 +7,7 @@
 
 #include "base/sha256.h"
 #include "mesh/printable.h"
+#include "run/commitment.h"
 #include "run/protocol.h"
 #include "run/run.pb.h"
 #include "train/diloco.h"
@@ -59,8 +60,13 @@ Status WorkerCore::on_hello(const mesh::Message& reply) {
                             mesh::printable(from.name(), 64) + "', and the link is of run " +
                             mesh::printable(info_.run, 64) + "; ask for a link that is up to date");
   finished_ = hello.finished();
+  peers_reduce_ = hello.peers_reduce();
   heartbeat_interval_ms_ = std::clamp(hello.heartbeat_interval_ms(), 10u, 60'000u);
   if (replica_) {
+    if (bytes == manifest_bytes_ && peers_reduce_ && !outer_) {
+      prepare_outer_step();
+      outer_version_ = -1;
+    }
     if (bytes == manifest_bytes_) return {};
     return invalid_argument("the coordinator now conducts another run than the one this worker joined; join again");
   }
@@ -90,17 +96,21 @@ Status WorkerCore::on_hello(const mesh::Message& reply) {
   manifest_bytes_ = bytes;
   replica_ = std::move(replica);
   feedback_ = std::make_unique<train::ErrorFeedback>(manifest_.parameter_count);
+  if (peers_reduce_) prepare_outer_step();
   return {};
 }
 
 mesh::Message WorkerCore::parameters_request() const {
   proto::ParametersRequest request;
+  if (version_ >= 0)
+    request.set_kind(momentum_here_ ? proto::ParametersRequest::RESIDUAL : proto::ParametersRequest::MOMENTUM);
   request.set_offset(arrived_);
   if (arriving_version_ >= 0) request.set_version(static_cast<uint64_t>(arriving_version_));
   return {request.SerializeAsString(), {}};
 }
 
 Status WorkerCore::on_parameters(const mesh::Message& reply) {
+  const bool outer_state = version_ >= 0;
   proto::ParametersReply chunk;
   SPORKLE_RETURN_IF_ERROR(parse(reply, chunk));
   if (chunk.total() != manifest_.parameter_count)
@@ -120,9 +130,27 @@ Status WorkerCore::on_parameters(const mesh::Message& reply) {
   arriving_version_ = version;
   std::memcpy(arriving_.data() + arrived_, reply.payload.data(), reply.payload.size());
   arrived_ += count;
+  if (outer_state && version != version_) {
+    // A round closed meanwhile: the parameters come first again.
+    arrived_ = 0;
+    arriving_version_ = version_ = -1;
+    momentum_here_ = false;
+    return {};
+  }
   if (arrived_ < arriving_.size()) return {};
   arrived_ = 0;
   arriving_version_ = -1;
+  if (outer_state) {
+    SPORKLE_ASSIGN_OR_RETURN(const Digest expected, parse_digest(chunk.sha256()));
+    if (expected != digest_of(arriving_))
+      return corrupt_data("the outer step's state that arrived is not the coordinator's: its SHA-256 differs");
+    if (!momentum_here_) SPORKLE_RETURN_IF_ERROR(outer_->restore(arriving_));
+    if (momentum_here_) SPORKLE_RETURN_IF_ERROR(outer_feedback_->restore(arriving_));
+    if (momentum_here_) outer_version_ = version;
+    momentum_here_ = !momentum_here_;
+    return {};
+  }
+  momentum_here_ = false;
   parameters_ = std::exchange(arriving_, {});
   parameters_sha256_ = digest_of(parameters_);
   SPORKLE_ASSIGN_OR_RETURN(const Digest expected, parse_digest(chunk.sha256()));
@@ -138,12 +166,28 @@ mesh::Message WorkerCore::next_work() const {
   if (version_ >= 0) request.set_version(static_cast<uint64_t>(version_));
   request.set_tokens_per_second(tokens_per_second_);
   request.set_session(info_.session);
+  request.set_reduces(reduces_);
+  request.set_reduction_port(reduction_port_);
+  if (peers_mean_) request.set_attempt(peers_mean_->attempt);
+  if (pending_) request.set_pending_lease(pending_->lease);
   return {request.SerializeAsString(), {}};
 }
 
 Result<WorkerCore::Work> WorkerCore::on_next_work(const mesh::Message& reply) {
   proto::NextWorkReply work;
   SPORKLE_RETURN_IF_ERROR(parse(reply, work));
+  if (pending_ && work.pending() != proto::NextWorkReply::KEEP) {
+    if (work.pending() == proto::NextWorkReply::INCLUDED) feedback_->commit();
+    if (work.pending() == proto::NextWorkReply::FOLD) feedback_->fold();
+    if (work.pending() == proto::NextWorkReply::DROP) feedback_->reset();
+    pending_.reset();
+  }
+  if (work.kind() == proto::NextWorkReply::REDUCE || work.kind() == proto::NextWorkReply::UPLOAD) {
+    if (!pending_) return corrupt_data("the coordinator asks for an update that this worker does not have");
+    if (work.kind() == proto::NextWorkReply::UPLOAD) return Work::upload;
+    SPORKLE_RETURN_IF_ERROR(read_reduction(work.reduction()));
+    return Work::reduce;
+  }
   if (work.kind() == proto::NextWorkReply::FINISHED) {
     finished_ = true;
     return Work::finished;
@@ -160,6 +204,9 @@ Result<WorkerCore::Work> WorkerCore::on_next_work(const mesh::Message& reply) {
   SPORKLE_ASSIGN_OR_RETURN(lease.parameters_sha256, parse_digest(from.parameters_sha256()));
   lease.compression = static_cast<train::Compression>(from.compression());
   lease.any_compression = from.any_compression();
+  lease.by_peers = from.by_peers();
+  if (lease.by_peers && !reduces_)
+    return corrupt_data("the coordinator leases to peers what this worker cannot add up");
   if (std::ranges::count(train::kCompressions, lease.compression) == 0)
     return unsupported("the run asks for updates in a form (number " + std::to_string(from.compression()) +
                        ") that this version does not know; update sporkle");
@@ -175,13 +222,24 @@ Result<WorkerCore::Work> WorkerCore::on_next_work(const mesh::Message& reply) {
     lease.shards.push_back({unit.shard(), digest, unit.size_bytes()});
   }
   const auto version = static_cast<int64_t>(lease.round);
+  if (pending_) {  // settled nowhere: what it says goes with the next update
+    feedback_->fold();
+    pending_.reset();
+  }
+  if (peers_mean_ && peers_mean_->attempt == work.closed_attempt() && version_ + 1 == version)
+    SPORKLE_RETURN_IF_ERROR(take_outer_step());
+  peers_mean_.reset();
+  momentum_here_ = false;
   if (version_ >= 0 && version == version_ + 1 && !reply.payload.empty()) {
     SPORKLE_RETURN_IF_ERROR(train::decompress_add(reply.payload, parameters_));
     parameters_sha256_ = digest_of(parameters_);
     version_ = version;
   }
   // What was missed, or came out differently, is fetched whole.
-  if (version_ != version || parameters_sha256_ != lease.parameters_sha256) version_ = -1;
+  if (version_ != version || parameters_sha256_ != lease.parameters_sha256) {
+    version_ = -1;
+    if (outer_version_ == version) outer_version_ = -1;
+  }
   lease_ = std::move(lease);
   return Work::lease;
 }
@@ -258,6 +316,11 @@ Status WorkerCore::train(const StepCallback& callback) {
     return update.status().with_context("training diverged in round " + std::to_string(lease_->round) +
                                         " (a lower learning rate may help)");
   update_ = std::move(*update);
+  if (lease_->by_peers) {
+    values_.resize(end.size());
+    SPORKLE_RETURN_IF_ERROR(train::decompress(update_, values_));
+    commitment_ = commit_to(values_);
+  }
   // The oldest shards make room, but never those of the lease just done: it may come again.
   std::set<Digest> in_use;
   for (const Shard& shard : lease_->shards) in_use.insert(shard.sha256);
@@ -277,6 +340,14 @@ void WorkerCore::set_seconds(double seconds) {
   tokens_per_second_ = tokens_per_second_ > 0 ? 0.5 * (tokens_per_second_ + measured) : measured;
 }
 
+std::string WorkerCore::whole_report() const {
+  proto::SubmitRequest request;
+  (void)request.ParseFromString(submit().body);
+  request.clear_committed();
+  request.clear_compression();
+  return request.SerializeAsString();
+}
+
 mesh::Message WorkerCore::submit() const {
   proto::SubmitRequest request;
   request.set_lease(lease_->id);
@@ -286,7 +357,10 @@ mesh::Message WorkerCore::submit() const {
   request.set_mean_loss(report_.mean_loss);
   request.set_seconds(report_.seconds);
   request.set_tokens_per_second(tokens_per_second_);
-  return {request.SerializeAsString(), update_};
+  if (!lease_->by_peers) return {request.SerializeAsString(), update_};
+  request.set_committed(true);
+  request.set_compression(static_cast<uint32_t>(compression_));
+  return {request.SerializeAsString(), commitment_};
 }
 
 Result<Verdict> WorkerCore::on_submit(const mesh::Message& reply) {
@@ -294,25 +368,34 @@ Result<Verdict> WorkerCore::on_submit(const mesh::Message& reply) {
   SPORKLE_RETURN_IF_ERROR(parse(reply, answer));
   verdict_reason_ = answer.reason();
   Verdict verdict = Verdict::accepted;
-  switch (answer.verdict()) {
-    case proto::SubmitReply::LATE:
-      verdict = Verdict::late;
-      if (answer.fold())
-        feedback_->fold();
-      else
-        feedback_->discard();
-      break;
-    case proto::SubmitReply::REJECTED:
-      verdict = Verdict::rejected;
-      feedback_->reset();  // it may be what spoilt the update
-      break;
-    default:
-      feedback_->commit();
-      break;
+  if (lease_->by_peers && answer.verdict() == proto::SubmitReply::ACCEPTED) {
+    // Its error feedback is settled with it.
+    pending_ = Pending{lease_->id, whole_report(), std::move(update_), std::move(values_)};
+  } else {
+    verdict = settle(answer.verdict(), answer.fold());
   }
   lease_.reset();
   update_ = {};
+  values_ = {};
+  commitment_ = {};
   return verdict;
+}
+
+Verdict WorkerCore::settle(uint32_t verdict, bool fold) {
+  switch (verdict) {
+    case proto::SubmitReply::LATE:
+      if (fold)
+        feedback_->fold();
+      else
+        feedback_->discard();
+      return Verdict::late;
+    case proto::SubmitReply::REJECTED:
+      feedback_->reset();  // it may be what spoilt the update
+      return Verdict::rejected;
+    default:
+      feedback_->commit();
+      return Verdict::accepted;
+  }
 }
 
 void WorkerCore::abandon_lease(bool fold) {

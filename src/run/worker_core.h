@@ -16,11 +16,17 @@
 #include "base/sha256.h"
 #include "base/status.h"
 #include "mesh/message.h"
+#include "mesh/reduction_group.h"
 #include "run/link.h"
 #include "run/replica.h"
+#include "train/diloco.h"
 #include "train/error_feedback.h"
 
 namespace sporkle::run {
+
+namespace proto {
+class PeerReduction;
+}
 
 struct WorkerInfo {
   std::string software = "sporkle";
@@ -47,7 +53,16 @@ enum class Verdict { accepted, late, rejected };
 
 class WorkerCore {
  public:
-  enum class Work { wait, lease, finished };
+  // `reduce`: reduction() says with whom; reduced() or could_not_reduce() is to be sent. `upload`: upload() is.
+  enum class Work { wait, lease, finished, reduce, upload };
+
+  // What this worker and others are to add up (run.proto), by rising node ID.
+  struct PeerReduction {
+    uint64_t attempt = 0;
+    std::vector<mesh::ReductionMember> members;
+    std::vector<uint64_t> tokens;  // of each member: the weight of its update
+    train::OuterStep outer_step;
+  };
 
   WorkerCore(WorkerInfo info, ReplicaFactory factory);
 
@@ -60,10 +75,19 @@ class WorkerCore {
   Replica& replica() { return *replica_; }
 
   // Until this is false: send parameters_request(), read on_parameters().
-  bool needs_parameters() const { return version_ < 0; }
+  // For a lease by peers that includes what the outer step needs, so that this worker can take it itself.
+  bool needs_parameters() const { return version_ < 0 || (lease_ && lease_->by_peers && outer_version_ != version_); }
   mesh::Message parameters_request() const;
   Status on_parameters(const mesh::Message& reply);
   int64_t version() const { return version_; }  // -1: none
+
+  // Whether the coordinator wants workers to listen for their peers.
+  bool peers_reduce() const { return peers_reduce_; }
+  // Takes part in reductions; port: where this worker listens, 0: nowhere.
+  void set_reduces(uint16_t port) {
+    reduces_ = true;
+    reduction_port_ = port;
+  }
 
   mesh::Message next_work() const;
   // `lease`: needs_parameters() may have become true; begin() comes next, then train().
@@ -92,6 +116,21 @@ class WorkerCore {
   // Settles the error feedback and gives up the lease.
   Result<Verdict> on_submit(const mesh::Message& reply);
   const std::string& verdict_reason() const { return verdict_reason_; }
+  // --- an update that is committed to, until it is settled ---
+  bool has_pending() const { return pending_.has_value(); }
+  mesh::Message upload() const;
+  Result<Verdict> on_upload(const mesh::Message& reply);
+  const PeerReduction& reduction() const { return reduction_; }
+  std::span<const float> contribution() const { return pending_->values; }
+  // mesh::Reduction::Combine, of this reduction's members: the mean as the coordinator makes it.
+  void combine(std::span<const size_t> members, std::span<const std::byte* const> inputs,
+               std::span<std::byte> mean) const;
+  mesh::Message could_not_reduce() const;
+  mesh::Message reduced(std::span<const mesh::NodeId> contributors, std::vector<float> mean, const mesh::NodeId& self);
+  // The chunks to show; empty: none, audit() is not to be sent.
+  Result<std::vector<uint32_t>> on_reduced(const mesh::Message& reply) const;
+  mesh::Message audit(std::span<const uint32_t> chunks) const;
+
   // The lease was lost while training. With `fold` the part that was done goes into the error feedback.
   void abandon_lease(bool fold);
 
@@ -122,7 +161,24 @@ class WorkerCore {
     Digest parameters_sha256;
     train::Compression compression;
     bool any_compression;
+    bool by_peers;
   };
+  struct Pending {
+    std::string lease;
+    std::string report;  // SubmitRequest
+    std::vector<std::byte> update;
+    std::vector<float> values;  // what `update` says
+  };
+  struct PeersMean {
+    uint64_t attempt;
+    std::vector<float> mean;
+    train::OuterStep outer_step;
+  };
+  std::string whole_report() const;  // SubmitRequest with the whole update
+  void prepare_outer_step();
+  Status take_outer_step();
+  Status read_reduction(const proto::PeerReduction& from);
+  Verdict settle(uint32_t verdict, bool fold);
   void remember(const Digest& digest, std::vector<std::byte> bytes);
 
   const WorkerInfo info_;
@@ -145,11 +201,26 @@ class WorkerCore {
   std::deque<Digest> shard_age_;
   size_t shard_bytes_ = 0;
 
+  // What the coordinator keeps beside the parameters, of version outer_version_; -1: not here.
+  int64_t outer_version_ = -1;
+  std::unique_ptr<train::OuterOptimizer> outer_;
+  std::unique_ptr<train::ErrorFeedback> outer_feedback_;
+  bool momentum_here_ = false;  // for the version in hand; the residual comes next
+
+  bool peers_reduce_ = false;
+  bool reduces_ = false;
+  uint16_t reduction_port_ = 0;
+  std::optional<Pending> pending_;
+  PeerReduction reduction_;
+  std::optional<PeersMean> peers_mean_;
+
   std::unique_ptr<train::ErrorFeedback> feedback_;
   UploadMeter link_;
   train::Compression compression_ = train::Compression::int8;
   InnerReport report_;
   std::vector<std::byte> update_;
+  std::vector<float> values_;          // of an update for peers: what update_ says
+  std::vector<std::byte> commitment_;  // to these
   double tokens_per_second_ = 0;
   std::string verdict_reason_;
 };

@@ -171,6 +171,10 @@ std::vector<Field> config_fields(TrainConfig& c) {
       {"run", "compression", TextField{&c.run.compression, {"none", "int8", "int4", "sign", "topk", "auto"}},
        "How workers send their updates: 4, 1, 1/2, 1/7 or 1/25 bytes a parameter; all but `none` with error feedback. "
        "`auto`: each worker picks the one its link is fast enough for."},
+      {"run", "reduction", TextField{&c.run.reduction, {"coordinator", "peers"}},
+       "Who adds up the updates of a round. `peers`: the workers among themselves, over connections of their own, so "
+       "that the coordinator sends and receives less; the result has the same bits. Rounds in which that does not work "
+       "go by the coordinator."},
   };
 }
 
@@ -300,6 +304,7 @@ std::string config_to_toml(const TrainConfig& config) {
     if (name == "steps" && config.train.tokens != 0) continue;
     // The default stays out, too: a run's manifest, and with it its ID, is what it was before there was a choice.
     if (name == "compression" && config.run.compression == RunConfig().compression) continue;
+    if (name == "reduction" && config.run.reduction == RunConfig().reduction) continue;
     if (section != field.section) {
       section = field.section;
       text += (text.empty() ? "[" : "\n[") + section + "]\n";

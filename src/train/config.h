@@ -81,7 +81,8 @@ struct RunConfig {
   double minimum_deadline_s = 2.0;
   double heartbeat_timeout_s = 6.0;
   std::string listen = "0.0.0.0:0";
-  std::string compression = "int8";  // of workers' updates: see train/compression.h; or "auto"
+  std::string compression = "int8";       // of workers' updates: see train/compression.h; or "auto"
+  std::string reduction = "coordinator";  // who adds them up: that, or "peers"
   bool operator==(const RunConfig&) const = default;
 };
 
