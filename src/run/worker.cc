@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <condition_variable>
-#include <future>
 #include <mutex>
 #include <random>
 #include <thread>
@@ -342,20 +341,8 @@ struct Worker::State {
     return {};
   }
 
-  // Becomes a member. The parameters, or the first of them, are on their way while the replica is built; whatever goes
-  // wrong with that call, fetch_parameters() meets again.
-  Status join() {
-    SPORKLE_ASSIGN_OR_RETURN(const mesh::Message reply, call("hello", core.hello(), &round_trip_s));
-    auto parameters = std::async(std::launch::async,
-                                 [this, request = core.parameters_request()] { return call("parameters", request); });
-    const Status joined = core.on_hello(reply);
-    const Result<mesh::Message> first = parameters.get();
-    SPORKLE_RETURN_IF_ERROR(joined);
-    return first.ok() ? core.on_parameters(*first) : Status();
-  }
-
   Status join_and_work() {
-    SPORKLE_RETURN_IF_ERROR(join());
+    SPORKLE_RETURN_IF_ERROR(say_hello());
     tell({.kind = WorkerEventKind::joined});
     SPORKLE_ASSIGN_OR_RETURN(const double speed, core.replica().measure_tokens_per_second());
     core.set_tokens_per_second(speed * std::min(options.speed, 1.0));
