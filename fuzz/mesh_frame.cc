@@ -19,7 +19,17 @@ size_t count_frames(FrameDecoder& decoder) {
     const auto whole = decoder.next(frame);
     if (!whole.ok() || !whole.value()) return frames;
     if (frame.data.size() > (size_t{2} << 20)) std::abort();
-    ++frames;
+    frames += frame.more ? 0 : 1;
+  }
+}
+
+// The data of all frames, one behind the other.
+void take_data(FrameDecoder& decoder, std::vector<std::byte>& data) {
+  for (;;) {
+    Frame frame;
+    const auto whole = decoder.next(frame);
+    if (!whole.ok() || !whole.value()) return;
+    data.insert(data.end(), frame.data.begin(), frame.data.end());
   }
 }
 
@@ -37,6 +47,18 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   in_parts.push(bytes.subspan(cut));
   frames += count_frames(in_parts);
   if (frames != expected) std::abort();
+
+  // Bytes one by one: a chunk in parts has all of its data, in order.
+  FrameDecoder one_by_one;
+  std::vector<std::byte> whole_data, part_data;
+  FrameDecoder again;
+  again.push(bytes);
+  take_data(again, whole_data);
+  for (size_t i = 0; i < std::min<size_t>(size, 4096); ++i) {
+    one_by_one.push(bytes.subspan(i, 1));
+    take_data(one_by_one, part_data);
+  }
+  if (size <= 4096 && part_data != whole_data) std::abort();
 
   // And what is encoded comes back.
   for (const bool compress : {false, true}) {

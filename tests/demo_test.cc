@@ -48,9 +48,13 @@ TEST_F(DemoTest, JoiningIsMeasured) {
   const Output output = run({"bench", "join", "--count", "3", "--json"});
   ASSERT_EQ(output.exit_code, 0) << output.err;
   const std::vector<std::string> records = lines(output.out);
-  ASSERT_EQ(records.size(), 2u) << output.out;
+  ASSERT_EQ(records.size(), 4u) << output.out;
   EXPECT_EQ(field(records[0], "shape"), "p50");
   EXPECT_EQ(field(records[1], "shape"), "p99");
+  EXPECT_EQ(field(records[2], "shape"), "80ms_p50");
+  EXPECT_EQ(field(records[3], "shape"), "80ms_p99");
+  EXPECT_GE(value(records[2], "value"), 4 * 80) << "connecting, TLS, joining and the parameters";
+  EXPECT_LT(value(records[2], "value"), 5 * 80) << "a round trip more than need be";
   EXPECT_EQ(field(records[0], "unit"), "ms");
   EXPECT_EQ(field(records[0], "rounds"), "3");
   EXPECT_GT(value(records[0], "value"), 0);

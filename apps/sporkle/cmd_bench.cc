@@ -35,7 +35,7 @@ constexpr const char* kBlasWorker = "blas-worker";
 struct BenchCommand {
   std::vector<std::string> shapes, dtypes, against, only;
   std::string device = "cpu", numerics, results = "bench/results", commit;
-  int64_t threads = 0, rounds = 9, count = 20;
+  int64_t threads = 0, rounds = 9, count = 20, round_trip_ms = 80;
   bool json = false, save = false, resume = false;
 };
 
@@ -176,7 +176,11 @@ Status bench_one(const bench::CaseKind& kind, const BenchCommand& command) {
 }
 
 Status measure_join(const BenchCommand& command, Output& output) {
-  SPORKLE_ASSIGN_OR_RETURN(const std::vector<Record> records, bench_join(command.count));
+  JoinBenchOptions options;
+  options.count = command.count;
+  options.round_trip_ms = command.round_trip_ms;
+  options.on_progress = [&output](double done) { output.progress(done, "join"); };
+  SPORKLE_ASSIGN_OR_RETURN(const std::vector<Record> records, bench_join(options));
   for (const Record& record : records) output.add(record);
   if (!command.save && !command.resume) return {};
   SPORKLE_ASSIGN_OR_RETURN(const int threads, hal::thread_count(static_cast<int>(command.threads)));
@@ -309,8 +313,11 @@ void register_bench(Cli& cli) {
   auto join_options = std::make_shared<BenchCommand>();
   Command join = bench.command("join", "How long a node takes from process start to ready for work");
   join.option("--count", &join_options->count, "How many times").range(1, 100000);
+  join.option("--round-trip-ms", &join_options->round_trip_ms,
+              "Joins from so far away as well, the address from memory; 0: only over loopback")
+      .range(0, 10000);
   add_output_options(join, join_options.get());
-  join.example("bench join", "Starts a coordinator here and joins it twenty times, one process each.");
+  join.example("bench join", "Starts a coordinator here and joins it, over loopback and from 80 ms away.");
   join.action([join_options] { return bench_join_alone(*join_options); });
 
   auto connections_options = std::make_shared<BenchCommand>();

@@ -1,34 +1,12 @@
-// A connection's life: connecting, handshake, what it is told, its timers and its end.
+// A connection's life: what it is told, what it tells, and its end.
 #include "mesh/asio_connection.h"
 
-#include <netinet/tcp.h>
-#include <sys/socket.h>
-
-#include <algorithm>
-#include <array>
 #include <exception>
 #include <new>
 
-#include "mesh/plain_stream.h"
 #include "mesh/stream_state.h"
 
 namespace sporkle::mesh {
-namespace {
-
-// What the kernel may hold unsent: a small call queued behind a large payload waits for this much at most.
-constexpr int unsent_low_water_bytes = 256 << 10;
-// How long a goodbye may take to leave and to be acknowledged by the peer's own end.
-constexpr milliseconds goodbye_timeout{300};
-constexpr size_t spare_deadlines = 16;
-
-}  // namespace
-
-std::string endpoint_text(const tcp::endpoint& endpoint) {
-  asio::ip::address address = endpoint.address();
-  if (address.is_v6() && address.to_v6().is_v4_mapped())
-    address = asio::ip::make_address_v4(asio::ip::v4_mapped, address.to_v6());
-  return Address{address.to_string(), endpoint.port()}.to_string();
-}
 
 void AsioConnection::send_request(uint64_t call_id, std::string method, Message request, uint64_t timeout_ms) {
   post([call_id, method = std::move(method), request = std::move(request), timeout_ms](AsioConnection& self) mutable {
@@ -111,109 +89,6 @@ awaitable<Status> AsioConnection::converse(Self self, std::optional<Address> add
   co_return co_await read_loop(self);
 }
 
-awaitable<Status> AsioConnection::connect_socket(Self self, Address address) {
-  std::vector<tcp::endpoint> endpoints;
-  error_code error;
-  const asio::ip::address literal = asio::ip::make_address(address.host, error);
-  if (!error) {
-    endpoints.emplace_back(literal, address.port);
-  } else {
-    tcp::resolver resolver(self->socket_.get_executor());
-    const auto found = co_await resolver.async_resolve(address.host, std::to_string(address.port), with_error(error));
-    if (error) co_return unavailable("cannot find the address of " + address.host + ": " + error.message());
-    for (const auto& entry : found) endpoints.push_back(entry.endpoint());
-  }
-  Status status = unavailable("no address known for " + address.host);
-  for (const tcp::endpoint& endpoint : endpoints) {
-    if (self->ending()) co_return self->why_;
-    error_code ignored;
-    self->socket_.close(ignored);
-    co_await self->socket_.async_connect(endpoint, with_error(error));
-    if (self->ending()) co_return self->why_;
-    if (!error) co_return Status();
-    status = unavailable("cannot connect to " + endpoint_text(endpoint) + ": " + error.message());
-  }
-  co_return status;
-}
-
-awaitable<Status> AsioConnection::handshake(Self self) {
-  error_code error;
-  const tcp::endpoint remote = self->socket_.remote_endpoint(error);
-  if (error) co_return unavailable("the peer left before the handshake: " + error.message());
-  self->peer_address_ = endpoint_text(remote);
-  self->socket_.non_blocking(true, error);
-  self->socket_.set_option(tcp::no_delay(true), error);
-  const int descriptor = self->socket_.native_handle();
-  ::setsockopt(descriptor, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_low_water_bytes, sizeof unsent_low_water_bytes);
-  bool plain = self->options_.plaintext;
-  if (self->side_ == WireStream::Side::server) {
-    SPORKLE_CO_RETURN_IF_ERROR(co_await wait_for(self, WireStream::Progress::want_read));
-    char first = 0;  // TLS begins with 0x16, never with this
-    const bool asked = ::recv(descriptor, &first, 1, MSG_PEEK) == 1 && first == plain_greeting[0];
-    if (asked && !plain) {
-      [[maybe_unused]] const ssize_t put = ::send(descriptor, plain_refusal.data(), plain_refusal.size(), MSG_NOSIGNAL);
-      co_await drain(self);
-      co_return unsupported(self->peer_address_ +
-                            " asked for a connection without encryption (--plaintext), which this node does not allow");
-    }
-    plain = asked;
-  }
-  self->make_wire(plain, descriptor);
-  for (;;) {
-    const WireStream::Progress progress = self->wire_->handshake();
-    if (progress == WireStream::Progress::done) break;
-    const std::string what = plain ? "handshake" : "TLS handshake";
-    if (progress == WireStream::Progress::closed)
-      co_return unavailable(self->peer_address_ + " closed the connection during the " + what +
-                            (plain ? "; it may not know connections without encryption" : ""));
-    if (progress == WireStream::Progress::failed && self->refused_plain())
-      co_return unsupported("the node at " + self->peer_address_ +
-                            " does not allow connections without encryption; it must be started with --plaintext as "
-                            "well, or this one without");
-    if (progress == WireStream::Progress::failed)
-      co_return unavailable(what + " with " + self->peer_address_ + " failed: " + self->wire_->error());
-    SPORKLE_CO_RETURN_IF_ERROR(co_await wait_for(self, progress));
-  }
-  SPORKLE_CO_ASSIGN_OR_RETURN(self->peer_id_, self->wire_->peer_id());
-  if (self->expected_ && self->peer_id_ != *self->expected_)
-    co_return Status(Code::permission_denied, "wrong key at " + self->peer_address_ + ": expected node " +
-                                                  self->expected_->short_id() + ", found " + self->peer_id_.short_id() +
-                                                  "; another program answers there, or the link is out of date");
-  self->encrypted_ = self->wire_->encrypted();
-  self->resumed_ = self->wire_->resumed();
-  if (!self->encrypted_) self->session_.checksum_data();
-  if (self->options_.bandwidth) self->bandwidth_ = self->options_.bandwidth(self->peer_id_);
-  if (self->bandwidth_) self->session_.set_chunk_bytes(self->bandwidth_->upload.piece_bytes(sent_chunk_bytes));
-  co_return Status();
-}
-
-void AsioConnection::make_wire(bool plain, int descriptor) {
-  const std::lock_guard lock(mutex_);
-  if (plain) {
-    wire_ = std::make_unique<PlainStream>(tls_context_->identity(), descriptor, side_);
-  } else {
-    wire_ =
-        std::make_unique<TlsStream>(tls_context_, descriptor, side_, options_.sessions, expected_.value_or(NodeId{}));
-  }
-}
-
-bool AsioConnection::refused_plain() const {
-  const auto* const plain = dynamic_cast<const PlainStream*>(wire_.get());
-  return plain && plain->refused();
-}
-
-awaitable<void> AsioConnection::drain(Self self) {
-  error_code error;
-  self->socket_.shutdown(tcp::socket::shutdown_send, error);
-  self->arm_watchdog(steady_clock::now() + goodbye_timeout);
-  std::array<std::byte, 256> dropped;
-  for (;;) {
-    const ssize_t got = ::recv(self->socket_.native_handle(), dropped.data(), dropped.size(), 0);
-    if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) co_return;
-    if (got < 0 && !(co_await wait_for(self, WireStream::Progress::want_read)).ok()) co_return;
-  }
-}
-
 void AsioConnection::deliver_events() {
   Session::Event event;
   while (!ending() && session_.next_event(event)) {
@@ -254,74 +129,6 @@ void AsioConnection::deliver(Session::Event& event) {
   if (event.kind == Kind::stream_end) return stream->on_peer_finished();
   streams_.erase(it);
   stream->on_over(std::move(event.result));
-}
-
-void AsioConnection::expire_later(uint64_t call_id, uint64_t timeout_ms, std::shared_ptr<Cancellation> cancellation) {
-  const auto when = steady_clock::now() + milliseconds(std::min(timeout_ms, longest_timeout_ms));
-  // Calls that were answered in time leave their entries; those are dropped when they are the most.
-  if (deadlines_.size() >= 2 * session_.calls_in_flight() + spare_deadlines)
-    std::erase_if(deadlines_, [](const auto& entry) { return entry.second.cancellation->requested(); });
-  const bool first = deadlines_.empty() || when < deadlines_.begin()->first;
-  deadlines_.emplace(when, Deadline{call_id, std::move(cancellation)});
-  if (first) arm_deadline();
-}
-
-void AsioConnection::expire(uint64_t call_id) {
-  if (side_ == WireStream::Side::server) return session_.expire(call_id);
-  session_.cancel(call_id);
-  const auto it = streams_.find(call_id);
-  if (it == streams_.end()) return;
-  const std::shared_ptr<StreamState> stream = std::move(it->second);
-  streams_.erase(it);
-  stream->on_over(Status(Code::deadline_exceeded, "the stream's time ran out"));
-}
-
-void AsioConnection::arm_deadline() {
-  if (deadlines_.empty()) return;
-  if (!deadline_timer_) deadline_timer_.emplace(socket_.get_executor());
-  deadline_timer_->expires_at(deadlines_.begin()->first);
-  deadline_timer_->async_wait([weak = weak_from_this()](error_code error) {
-    const auto self = weak.lock();
-    if (error || !self || self->ending()) return;
-    const auto now = steady_clock::now();
-    while (!self->deadlines_.empty() && self->deadlines_.begin()->first <= now) {
-      const Deadline due = std::move(self->deadlines_.begin()->second);
-      self->deadlines_.erase(self->deadlines_.begin());
-      if (!due.cancellation->requested()) self->expire(due.call_id);
-    }
-    self->wake_writer();
-    self->arm_deadline();
-  });
-}
-
-void AsioConnection::arm_watchdog(steady_clock::time_point when) {
-  watchdog_deadline_ = when;
-  watchdog_.expires_at(when);
-  watchdog_.async_wait([self = shared_from_this()](error_code error) {
-    if (!error && !self->closed_socket_) self->watch();
-  });
-}
-
-void AsioConnection::watch() {
-  const auto now = steady_clock::now();
-  if (now < watchdog_deadline_) return;  // armed again in the last moment
-  if (ending()) return fail(why_);
-  if (!opened_)
-    return fail(Status(Code::deadline_exceeded, "no handshake with " +
-                                                    (peer_address_.empty() ? "the peer" : peer_address_) + " within " +
-                                                    std::to_string(options_.handshake_timeout.count()) + " ms"));
-  const auto silent = now - last_heard_;
-  if (silent >= options_.keep_alive_timeout)
-    return begin_close(unavailable("nothing heard from " + peer_address_ + " for " +
-                                   std::to_string(std::chrono::duration_cast<milliseconds>(silent).count()) + " ms"),
-                       true);
-  if (silent >= options_.keep_alive_interval) {
-    session_.send_ping();
-    wake_writer();
-    arm_watchdog(std::min(now + options_.keep_alive_interval, last_heard_ + options_.keep_alive_timeout));
-  } else {
-    arm_watchdog(last_heard_ + options_.keep_alive_interval);
-  }
 }
 
 void AsioConnection::begin_close(const Status& why, bool tell_peer) {

@@ -39,6 +39,8 @@ using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
 inline constexpr size_t record_bytes = size_t{16} << 10;  // of TLS, at most
+// How long a goodbye may take to leave and to be acknowledged by the peer's own end.
+inline constexpr milliseconds goodbye_timeout{300};
 
 inline auto with_error(error_code& error) { return asio::redirect_error(asio::use_awaitable, error); }
 

@@ -125,6 +125,7 @@ Result<bool> FrameDecoder::next(Frame& frame) {
 
 Result<bool> FrameDecoder::take(Frame& frame) {
   if (std::exchange(unfinished_taken_, false)) unfinished_ = {};
+  if (chunk_left_ > 0) return take_part(frame);
   if (unfinished_.empty()) {
     if (input_.empty()) return false;
     if (input_.size() >= frame_header_bytes) {
@@ -134,6 +135,12 @@ Result<bool> FrameDecoder::take(Frame& frame) {
         SPORKLE_RETURN_IF_ERROR(decode(header, input_.subspan(frame_header_bytes, header.wire_size), frame));
         input_ = input_.subspan(size);
         return true;
+      }
+      if (!header.checked) {
+        chunk_left_ = header.wire_size;
+        chunk_call_id_ = header.call_id;
+        input_ = input_.subspan(frame_header_bytes);
+        return take_part(frame);
       }
     }
     unfinished_.assign(input_.begin(), input_.end());
@@ -149,9 +156,24 @@ Result<bool> FrameDecoder::take(Frame& frame) {
   };
   if (!fill_to(frame_header_bytes)) return false;
   SPORKLE_ASSIGN_OR_RETURN(const Header header, read_header(unfinished_));
+  if (!header.checked && header.wire_size > 0) {
+    chunk_left_ = header.wire_size;
+    chunk_call_id_ = header.call_id;
+    unfinished_ = {};
+    return take_part(frame);
+  }
   if (!fill_to(frame_header_bytes + header.wire_size)) return false;
   SPORKLE_RETURN_IF_ERROR(decode(header, std::span(unfinished_).subspan(frame_header_bytes, header.wire_size), frame));
   unfinished_taken_ = true;
+  return true;
+}
+
+bool FrameDecoder::take_part(Frame& frame) {
+  if (input_.empty()) return false;
+  const size_t size = std::min(chunk_left_, input_.size());
+  chunk_left_ -= size;
+  frame = {FrameKind::chunk, protocol_major, chunk_call_id_, input_.first(size), chunk_left_ > 0};
+  input_ = input_.subspan(size);
   return true;
 }
 
@@ -196,6 +218,7 @@ Status FrameDecoder::decode(const Header& header, std::span<const std::byte> wir
   frame.version = header.version;
   frame.call_id = header.call_id;
   frame.data = wire;
+  frame.more = false;
   if (!header.compressed) return {};
   if (!decompression_context()) return Status(Code::out_of_memory, "no memory to decompress a frame");
   decompressed_.resize(header.data_size);

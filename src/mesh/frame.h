@@ -43,6 +43,7 @@ struct Frame {
   uint8_t version = protocol_major;  // of the sender
   uint64_t call_id = 0;              // 0 for hello, ping, pong and goodbye
   std::span<const std::byte> data;   // decompressed
+  bool more = false;                 // of a chunk that comes in parts (FrameDecoder): not the last of them
 };
 
 struct FrameLimits {
@@ -63,14 +64,14 @@ class FrameDecoder {
 
   // Gives bytes as they arrived. They must stay valid until next() has returned false or an error, and only then may
   // more be pushed. Whole frames are read where they lie; only an unfinished one is copied, and that is all that is
-  // held.
+  // held. A chunk without checksum, which nobody need wait for the end of, is given out in parts as it arrives.
   void push(std::span<const std::byte> bytes);
   // Takes the next whole frame: true and `frame`, whose data is valid until the next call of push() or next(); or false
   // when more bytes are needed. corrupt_data when the bytes are no frame of ours, unsupported when a frame of another
   // protocol version follows the hello; then the stream has lost its place, and every later call fails alike.
   Result<bool> next(Frame& frame);
   // Whether the bytes so far end inside a frame.
-  bool inside_frame() const { return !unfinished_.empty() || !input_.empty(); }
+  bool inside_frame() const { return !unfinished_.empty() || !input_.empty() || chunk_left_ > 0; }
 
  private:
   struct Header;
@@ -79,11 +80,15 @@ class FrameDecoder {
   // `frame` of a header and its data as on the wire.
   Status decode(const Header& header, std::span<const std::byte> wire, Frame& frame);
   Result<bool> take(Frame& frame);
+  // What has arrived of a chunk that comes in parts.
+  bool take_part(Frame& frame);
 
   FrameLimits limits_;
   std::span<const std::byte> input_;   // pushed and not yet taken
   std::vector<std::byte> unfinished_;  // the start of a frame that the input so far did not hold whole
   bool unfinished_taken_ = false;      // it has become whole and been given out
+  size_t chunk_left_ = 0;              // of the chunk that comes in parts: bytes not given out yet
+  uint64_t chunk_call_id_ = 0;
   std::vector<std::byte> decompressed_;
   Status failure_;
 };

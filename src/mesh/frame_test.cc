@@ -191,6 +191,44 @@ TEST(Frame, ChunksMayGoWithoutTheirChecksum) {
   EXPECT_EQ(decode_code(forge(FrameKind::chunk, 3, 6, Bytes(5))), Code::corrupt_data);
 }
 
+TEST(Frame, AChunkWithoutChecksumComesInParts) {
+  const Bytes data = random_bytes(1000);
+  Bytes bytes;
+  encode_frame_header({FrameKind::chunk, protocol_major, 42, data}, false, bytes);
+  bytes.insert(bytes.end(), data.begin(), data.end());
+  const Bytes next = encode(FrameKind::request, random_bytes(5));
+  bytes.insert(bytes.end(), next.begin(), next.end());
+  for (const size_t step : {1, 7, 31, 33, 500, 1032}) {
+    FrameDecoder decoder;
+    Bytes got;
+    bool more = true;
+    size_t requests = 0;
+    for (size_t at = 0; at < bytes.size(); at += step) {
+      decoder.push(std::span(bytes).subspan(at, std::min(step, bytes.size() - at)));
+      for (;;) {
+        Frame frame;
+        const auto whole = decoder.next(frame);
+        ASSERT_TRUE(whole.ok()) << whole.status().to_string();
+        if (!*whole) break;
+        if (frame.kind == FrameKind::request) {
+          ++requests;
+          continue;
+        }
+        EXPECT_EQ(frame.kind, FrameKind::chunk);
+        EXPECT_EQ(frame.call_id, 42u);
+        EXPECT_TRUE(more) << "a part behind the last";
+        got.insert(got.end(), frame.data.begin(), frame.data.end());
+        more = frame.more;
+        EXPECT_EQ(more, got.size() < data.size());
+        EXPECT_TRUE(!more || decoder.inside_frame());
+      }
+    }
+    EXPECT_EQ(got, data) << step;
+    EXPECT_EQ(requests, 1u) << step;
+    EXPECT_FALSE(decoder.inside_frame());
+  }
+}
+
 TEST(Frame, OfAnotherVersionOnlyHelloAndGoodbyeAreRead) {
   EXPECT_EQ(decode_code(encode(FrameKind::hello, {}, false, 2)), Code::ok);
   EXPECT_EQ(decode_code(encode(FrameKind::goodbye, {}, false, 2)), Code::ok);

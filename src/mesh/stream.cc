@@ -41,8 +41,9 @@ void StreamState::on_peer_finished() {
 
 void StreamState::on_sent(size_t size_bytes) {
   const std::lock_guard lock(mutex);
+  const bool full = queued_bytes >= most_queued_bytes;
   queued_bytes -= size_bytes;
-  changed.notify_all();
+  if (full && queued_bytes < most_queued_bytes) changed.notify_all();  // a writer may be waiting for that
 }
 
 void StreamState::on_over(Result<Message> result) {
@@ -82,7 +83,10 @@ void StreamState::deliver(std::unique_lock<std::mutex>& lock) {
 }
 
 void StreamState::consumed(size_t size_bytes) {
-  if (const auto to = connection.lock()) to->stream_consumed(call_id, size_bytes);
+  // Each telling costs a turn of the connection's thread. The peer is told by half windows.
+  const size_t used = used_bytes += size_bytes;
+  if (used < most_queued_bytes / 8) return;
+  if (const auto to = connection.lock()) to->stream_consumed(call_id, used_bytes.exchange(0));
 }
 
 // --- Stream

@@ -92,6 +92,9 @@ bool send_unsent(Socket& socket) {
   if (socket.unsent.empty()) return true;
   socket.unsent_begin += send_some(socket, std::span(socket.unsent).subspan(socket.unsent_begin));
   if (socket.unsent_begin < socket.unsent.size()) return false;
+  // The buffer goes back to the thread, which may have given it away.
+  socket.unsent.clear();
+  if (batch().capacity() < socket.unsent.capacity() && batch().empty()) batch().swap(socket.unsent);
   socket.unsent = {};
   socket.unsent_begin = 0;
   return true;
@@ -101,7 +104,12 @@ void send_batch(Socket& socket) {
   std::vector<std::byte>& bytes = batch();
   if (bytes.empty()) return;
   const size_t taken = send_unsent(socket) ? send_some(socket, bytes) : 0;
-  socket.unsent.insert(socket.unsent.end(), bytes.begin() + static_cast<std::ptrdiff_t>(taken), bytes.end());
+  if (bytes.size() - taken >= batch_bytes / 4 && socket.unsent.empty()) {
+    socket.unsent.swap(bytes);  // the whole buffer changes hands, and no byte of it is copied
+    socket.unsent_begin = taken;
+  } else {
+    socket.unsent.insert(socket.unsent.end(), bytes.begin() + static_cast<std::ptrdiff_t>(taken), bytes.end());
+  }
   bytes.clear();
 }
 
@@ -275,12 +283,31 @@ TlsStream::Progress TlsStream::handshake() {
   if (!ssl_) return Progress::failed;
   ERR_clear_error();
   errno = 0;
-  const Progress progress = interpret(SSL_do_handshake(ssl_));
+  Progress progress = greeting_.empty() ? Progress::done : send_greeting();
+  if (progress == Progress::done) progress = interpret(SSL_do_handshake(ssl_));
   send_batch(socket_);
   if (progress != Progress::done && progress != Progress::want_read) return progress;
   // Our part may be what the peer waits for.
   const Progress sent = flush();
   return sent == Progress::done ? progress : sent;
+}
+
+TlsStream::Progress TlsStream::send_greeting() {
+  // Early data of the client's would come out here; there is none, since no ticket of ours allows it.
+  unsigned char early = 0;
+  size_t count = 0;
+  switch (SSL_read_early_data(ssl_, &early, sizeof early, &count)) {
+    case SSL_READ_EARLY_DATA_FINISH:
+      break;
+    case SSL_READ_EARLY_DATA_SUCCESS:
+      error_ = "the client sent early data, which no ticket allows";
+      return Progress::failed;
+    default:
+      return interpret(0);
+  }
+  if (SSL_write_early_data(ssl_, greeting_.data(), greeting_.size(), &count) != 1) return interpret(0);
+  greeting_ = {};
+  return Progress::done;
 }
 
 TlsStream::Progress TlsStream::read(std::span<std::byte> into, size_t& count) {

@@ -11,6 +11,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
@@ -49,6 +50,10 @@ class TlsStream : public WireStream {
   TlsStream(const TlsStream&) = delete;
   TlsStream& operator=(const TlsStream&) = delete;
 
+  // Of a server, before the first handshake(): what goes out behind its own part of the handshake, a round trip before
+  // it knows who the client is; so nothing that a stranger may not read.
+  void greet(std::vector<std::byte> greeting) { greeting_ = std::move(greeting); }
+
   Progress handshake() override;
   Progress read(std::span<std::byte> into, size_t& count) override;
   Progress write(std::span<const std::byte> from, size_t& count) override;
@@ -75,11 +80,14 @@ class TlsStream : public WireStream {
 
  private:
   Progress interpret(int result);
+  // A server's part of the handshake, up to where it waits for the client's, and the greeting.
+  Progress send_greeting();
 
   std::shared_ptr<const TlsContext> context_;
   Socket socket_;
   std::shared_ptr<TlsSessionCache> cache_;
   ssl_st* ssl_ = nullptr;
+  std::vector<std::byte> greeting_;
   std::string error_;
 };
 
