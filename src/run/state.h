@@ -43,6 +43,8 @@ struct Member {
   double loss = 0;
   std::string delivered;  // the lease last given out, and when
   mesh::Clock::TimePoint delivered_at{};
+  uint16_t serves_port = 0;  // where it gives parameters to others; 0: nowhere
+  std::string serves_sha256;
   double overhead_s = 0;  // between delivery and submission beyond the computing: transfers, mostly
 };
 
