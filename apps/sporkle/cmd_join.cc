@@ -14,8 +14,10 @@
 #include "apps/sporkle/run_view.h"
 #include "apps/sporkle/version.h"
 #include "base/file.h"
+#include "base/format_units.h"
 #include "base/json_writer.h"
 #include "base/log.h"
+#include "base/progress.h"
 #include "base/terminal.h"
 #include "mesh/identity.h"
 #include "mesh/lan_scan.h"
@@ -39,6 +41,9 @@ struct JoinOptions {
   double upload_mbit = 0;
   double download_mbit = 0;
   bool plaintext = false;
+  bool no_serve = false;
+  int64_t serve_port = 0;
+  double serve_mbit = 100;
   bool json = false;
 };
 
@@ -97,6 +102,19 @@ Status join(const JoinOptions& o) {
   options.threads = static_cast<uint32_t>(o.threads);
   options.speed = o.speed;
   options.reduction_identity = identity;
+  options.identity = identity;
+  options.coordinator = link.coordinator;
+  options.serve = !o.no_serve;
+  options.donor.port = static_cast<uint16_t>(o.serve_port);
+  options.donor.bytes_per_second = bytes_per_second(o.serve_mbit);
+  options.donor.software = options.software;
+  std::optional<Progress> fetching;
+  if (!o.json)
+    options.on_parameters = [&](uint64_t bytes, uint64_t total) {
+      if (!fetching) fetching.emplace(&terminal, "parameters", static_cast<double>(total));
+      fetching->update(static_cast<double>(bytes), format_bytes(static_cast<double>(bytes)));
+      if (bytes == total) fetching.reset();
+    };
   options.on_event = [&](const run::WorkerEvent& event) {
     if (o.json) return print(event_json(event));
     const std::string line = describe_event(event);
@@ -172,6 +190,13 @@ void register_join(Cli& cli) {
   add_bandwidth_options(command, &o.upload_mbit, &o.download_mbit, "to the coordinator", "from it");
   command.flag("--plaintext", &o.plaintext,
                "Connect without encryption; works only where the coordinator was started with --plaintext too");
+  command.flag("--no-serve", &o.no_serve,
+               "Do not give the run's parameters to others that join; by default this node does, when its processor "
+               "and line have nothing better to do");
+  command.option("--serve-port", &o.serve_port, "TCP port on which it gives them; 0: any free one").range(0, 65535);
+  command.option("--serve-limit", &o.serve_mbit, "Give at most so many Mbit/s to all together; 0: no limit")
+      .range(0, 1e6)
+      .value_name("MBIT");
   command.flag("--json", &o.json, "Print one JSON event a line");
   command.computes();
   command.example("join 'sporkle://...'", "Joins with all cores; Ctrl-C leaves, and nothing is lost.");

@@ -9,6 +9,7 @@ void register_accuracy(Cli& cli);
 void register_bench(Cli& cli);
 void register_bench_reports(Command bench);  // commands of `bench`
 void register_checkpoint(Cli& cli);
+void register_content(Cli& cli);
 void register_demo(Cli& cli);
 void register_devices(Cli& cli);
 void register_dht(Cli& cli);
@@ -37,6 +38,7 @@ inline void register_commands(Cli& cli) {
   register_join(cli);
   register_relay(cli);
   register_dht(cli);
+  register_content(cli);
   register_bench(cli);
   register_tune(cli);
   register_validate(cli);

@@ -122,6 +122,10 @@ std::string describe_event(const run::WorkerEvent& event) {
   switch (event.kind) {
     case WorkerEventKind::joined:
       return "joined the run";
+    case WorkerEventKind::fetching:
+      return "fetching parameters from " + event.message;
+    case WorkerEventKind::fetched:
+      return "parameters of " + round + ": " + event.message + " (" + number(event.seconds, "%.1f s") + ")";
     case WorkerEventKind::ready:
       return "ready for work";
     case WorkerEventKind::lease_taken:
@@ -170,7 +174,8 @@ std::string event_json(const run::WorkerEvent& event) {
   JsonObject object;
   object.add("event", run::worker_event_kind_name(event.kind)).add("round", event.round);
   if (event.steps > 0) object.add("steps", event.steps).add("tokens", event.tokens);
-  if (event.loss > 0) object.add("loss", event.loss).add("seconds", event.seconds);
+  if (event.loss > 0) object.add("loss", event.loss);
+  if (event.seconds > 0) object.add("seconds", event.seconds);
   if (!event.message.empty()) object.add("message", event.message);
   return object.text();
 }

@@ -243,6 +243,15 @@ CheckpointInfo Coordinator::checkpoint_info() const {
           finished()};
 }
 
+std::vector<Coordinator::Donor> Coordinator::donors() const {
+  std::vector<Donor> result;
+  for (const auto& [id, member] : members_)
+    if (member.present && member.serves_port != 0)
+      result.push_back({id, member.serves_port,
+                        std::ranges::equal(std::as_bytes(std::span(member.serves_sha256)), parameters_sha256_)});
+  return result;
+}
+
 Event Coordinator::event(EventKind kind, const Member* member, std::string message) const {
   Event event;
   event.kind = kind;

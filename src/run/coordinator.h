@@ -96,6 +96,16 @@ class Coordinator {
 
   // The parameters now, and what they are. The vector never changes; a closing round makes a new one.
   std::shared_ptr<const std::vector<float>> parameters() const { return parameters_; }
+  const Digest& parameters_sha256() const { return parameters_sha256_; }
+  uint64_t version() const { return round_.number; }  // of the parameters
+  bool is_member(const mesh::NodeId& node) const { return members_.contains(node); }
+  // Present workers that say that they give parameters to others.
+  struct Donor {
+    mesh::NodeId node;
+    uint16_t port = 0;
+    bool current = false;  // has the parameters of now
+  };
+  std::vector<Donor> donors() const;
   CheckpointInfo checkpoint_info() const;
   // Units of training data leased so far, and those of them that are back in the pool.
   uint64_t units_handed_out() const { return pool_.next(); }

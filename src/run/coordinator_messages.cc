@@ -259,6 +259,8 @@ Result<Coordinator::Reply> Coordinator::heartbeat(Member& member, const mesh::Me
   proto::HeartbeatRequest beat;
   SPORKLE_RETURN_IF_ERROR(parse(request, beat));
   proto::HeartbeatReply reply;
+  member.serves_port = beat.serves_port() <= UINT16_MAX ? static_cast<uint16_t>(beat.serves_port()) : 0;
+  member.serves_sha256 = beat.serves_sha256().size() == sizeof(Digest) ? beat.serves_sha256() : std::string();
   if (!beat.lease().empty()) {
     const auto lease = leases_.find(beat.lease());
     const bool held = lease != leases_.end() && lease->second.node == member.id &&

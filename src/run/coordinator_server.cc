@@ -13,6 +13,7 @@
 #include "mesh/dial.h"
 #include "mesh/record_signer.h"
 #include "run/coordinator.h"
+#include "run/donor_list.h"
 
 namespace sporkle::run {
 namespace {
@@ -55,6 +56,8 @@ struct CoordinatorServer::State {
   bool final_work_done = false;
   std::optional<double> final_loss;
   std::string final_checkpoint;
+
+  std::unique_ptr<DonorList> donors;  // set once, like the signer
 
   std::thread ticker;
   std::thread dial_thread;
@@ -184,6 +187,12 @@ struct CoordinatorServer::State {
         const std::vector<std::byte> bytes = record->encode();
         return respond(mesh::Message{{reinterpret_cast<const char*>(bytes.data()), bytes.size()}, {}});
       }
+      if ((method == "donors" || method == "parameter_piece") && coordinator->failure().ok()) {
+        if (!coordinator->is_member(peer.id)) return respond(not_found("this node has not said hello to the run"));
+        lock.unlock();
+        if (method == "parameter_piece") return respond(donors->answer_piece(request));
+        return donors->answer_donors(peer.id, std::move(respond));
+      }
       coordinator->handle(peer.id, method, std::move(request), std::move(respond), clock.now());
       collect();
     };
@@ -191,11 +200,13 @@ struct CoordinatorServer::State {
       const std::lock_guard lock(mutex);
       ++connections[peer.id];
       coordinator->connected(peer.id, host_of(peer.address));
+      donors->seen(peer.id, peer.address);
     };
     callbacks.on_disconnect = [this](const mesh::Peer& peer, const Status&) {
       const std::lock_guard lock(mutex);
       if (--connections[peer.id] > 0) return;
       connections.erase(peer.id);
+      donors->gone(peer.id);
       coordinator->disconnected(peer.id, clock.now());
     };
     return callbacks;
@@ -226,6 +237,11 @@ Result<std::unique_ptr<CoordinatorServer>> CoordinatorServer::start(const RunCon
   {
     // The first callback may come before start() returns.
     const std::lock_guard lock(s.mutex);
+    s.donors = std::make_unique<DonorList>(identity, [&s]() -> DonorList::Now {
+      const std::lock_guard now(s.mutex);
+      const Coordinator& c = *s.coordinator;
+      return {c.version(), c.parameters_sha256(), c.parameters(), c.donors()};
+    });
     SPORKLE_ASSIGN_OR_RETURN(s.server, mesh::Server::start(identity, s.options.server, s.callbacks()));
     const mesh::RunId run_id = s.coordinator->run_digest();
     const auto addresses = [given = s.options.addresses, port = s.server->port(), relayed = s.options.relay_addresses] {
@@ -301,6 +317,7 @@ void CoordinatorServer::stop() {
   }
   s.changed.notify_all();
   if (s.server) s.server->stop();
+  s.donors.reset();
   for (std::thread* thread : {&s.ticker, &s.dial_thread, &s.host_thread, &s.event_thread})
     if (thread->joinable()) thread->join();
 }

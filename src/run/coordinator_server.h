@@ -1,5 +1,6 @@
 // CoordinatorServer: a Coordinator on the network. Gives it messages from mesh::Server and the time, evaluates and
-// saves checkpoints through the ModelHost on a thread of its own, and tells what happens.
+// saves checkpoints through the ModelHost on a thread of its own, tells those who join who else has the parameters, and
+// tells what happens.
 //
 // Owns its threads. Methods are thread-safe. Events come one at a time, in order, from a thread of the server's; a
 // callback may call status() but must not destroy the server.

@@ -48,7 +48,9 @@ struct Member {
   uint16_t reduction_port = 0;
   mesh::Address reduction_address;  // last dialled
   bool reachable = false;           // somebody answered there
-  double overhead_s = 0;            // between delivery and submission beyond the computing: transfers, mostly
+  uint16_t serves_port = 0;         // where it gives parameters to others; 0: nowhere
+  std::string serves_sha256;
+  double overhead_s = 0;  // between delivery and submission beyond the computing: transfers, mostly
 };
 
 enum class LeaseState : uint32_t {

@@ -8,9 +8,12 @@
 #include <utility>
 
 #include "base/log.h"
+#include "mesh/client.h"
 #include "mesh/reduction_group.h"
 #include "mesh/retry.h"
 #include "mesh/run_record.h"
+#include "run/parameter_fetch.h"
+#include "run/protocol.h"
 #include "run/worker_core.h"
 
 namespace sporkle::run {
@@ -18,14 +21,20 @@ namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 
+// What the coordinator alone brings within this is not worth while to ask others for.
+constexpr double kShortTransfer_s = 1.0;
+constexpr std::chrono::milliseconds kPieceTimeout(20'000), kDonorConnectTimeout(1500);
+
 WorkerInfo worker_info(const WorkerOptions& options) {
   std::random_device random;
   const uint64_t session = uint64_t{random()} << 32 | random();
   return {options.software, options.name, options.threads, session, options.run};
 }
 
-WorkerOptions with_run_of(const mesh::RunLink& link, WorkerOptions options) {
+WorkerOptions with_run_of(const mesh::RunLink& link, const mesh::Identity& identity, WorkerOptions options) {
   options.run = mesh::run_in_link(link);
+  options.identity = identity;
+  options.coordinator = link.coordinator;
   return options;
 }
 
@@ -39,6 +48,10 @@ std::string_view worker_event_kind_name(WorkerEventKind kind) {
   switch (kind) {
     case WorkerEventKind::joined:
       return "joined";
+    case WorkerEventKind::fetching:
+      return "fetching";
+    case WorkerEventKind::fetched:
+      return "fetched";
     case WorkerEventKind::ready:
       return "ready";
     case WorkerEventKind::lease_taken:
@@ -71,7 +84,8 @@ struct Worker::State {
 
   const Connect connect;
   const WorkerOptions options;
-  WorkerCore core;  // run()'s thread only, what it says otherwise excepted
+  WorkerCore core;                        // run()'s thread only, what it says otherwise excepted
+  std::unique_ptr<ParameterDonor> donor;  // null: nothing is served
   WorkerSummary summary;
   double round_trip_s = 0;   // of a small call
   bool has_stepped = false;  // a step was done since the start
@@ -128,6 +142,20 @@ struct Worker::State {
     return channel;
   }
 
+  // Another one beside it, that its owner may close.
+  Result<std::unique_ptr<mesh::Channel>> second_connection() {
+    std::unique_lock lock(mutex);
+    wake.wait(lock, [&] { return stopping || !connecting; });
+    if (stopping) return Status(Code::cancelled, "the worker is stopping");
+    connecting = true;
+    lock.unlock();
+    Result<std::unique_ptr<mesh::Channel>> made = connect();
+    lock.lock();
+    connecting = false;
+    wake.notify_all();
+    return made;
+  }
+
   void lost(const std::shared_ptr<mesh::Channel>& which, const Status& why) {
     which->close();
     const std::lock_guard lock(mutex);
@@ -175,6 +203,7 @@ struct Worker::State {
         const std::lock_guard lock(mutex);
         now = progress;
       }
+      if (donor && donor->held(now.serves_sha256)) now.serves_port = donor->port();
       const Result<mesh::Message> reply = call("heartbeat", WorkerCore::heartbeat(now));
       if (!reply.ok()) {
         // Whatever is wrong for good, run()'s thread meets and reports it.
@@ -245,12 +274,89 @@ struct Worker::State {
     return call(method, request, seconds);
   }
 
+  uint64_t parameter_bytes() const { return core.manifest().parameter_count * sizeof(float); }
+
+  void tell_parameters(uint64_t bytes) {
+    if (options.on_parameters) options.on_parameters(bytes, parameter_bytes());
+  }
+
   Status fetch_parameters() {
+    if (!core.needs_parameters()) return {};
+    if (options.identity && core.version() < 0 && parameter_bytes() > kLeastDonatedBytes) {
+      const Status status = fetch_from_others();
+      if (is_stopping()) return Status(Code::cancelled, "the worker is stopping");
+      if (!status.ok()) log(LogLevel::info, "run", "parameters come from the coordinator: " + status.message());
+    }
     while (core.needs_parameters()) {
       SPORKLE_ASSIGN_OR_RETURN(const mesh::Message reply, member_call("parameters", core.parameters_request()));
       SPORKLE_RETURN_IF_ERROR(core.on_parameters(reply));
+      tell_parameters(core.needs_parameters() ? core.arrived_bytes() : parameter_bytes());
     }
+    offer_parameters();
     return {};
+  }
+
+  // Others may have them, too.
+  void offer_parameters() {
+    if (donor && !core.needs_parameters()) donor->hold(core.parameters_sha256(), core.lend_parameters());
+  }
+
+  // The parameters from several donors at once. Whatever goes wrong, the coordinator has them, too; ok without having
+  // them means that it alone is as fast.
+  Status fetch_from_others() {
+    Result<mesh::Message> reply = member_call("donors", ParameterOffer::request());
+    // A coordinator of an earlier release.
+    if (!reply.ok() && reply.status().code() == Code::unsupported) return {};
+    if (!reply.ok()) return reply.status();
+    SPORKLE_ASSIGN_OR_RETURN(const std::optional<ParameterOffer> offer,
+                             ParameterOffer::parse(*reply, parameter_bytes(), options.coordinator));
+    if (!offer) return {};
+    SPORKLE_ASSIGN_OR_RETURN(const std::shared_ptr<mesh::Channel> first, connection());
+    FetchedParameters fetched;
+    SPORKLE_ASSIGN_OR_RETURN(const double rate, probe_coordinator(*first, *offer, options.call_timeout, fetched));
+    if (static_cast<double>(parameter_bytes()) < rate * kShortTransfer_s) return {};
+    tell({.kind = WorkerEventKind::fetching,
+          .message = std::to_string(offer->donors.size()) + " workers and the coordinator"});
+    const auto start = SteadyClock::now();
+    std::vector<std::unique_ptr<ParameterSource>> sources;
+    sources.push_back(
+        std::make_unique<ParameterSource>([this] { return second_connection(); }, offer->sha256, kPieceTimeout));
+    for (const mesh::RunLink& link : offer->donors)
+      sources.push_back(std::make_unique<ParameterSource>(
+          [this, link]() -> Result<std::unique_ptr<mesh::Channel>> {
+            mesh::ClientOptions client_options;
+            client_options.software = options.software;
+            client_options.connect_timeout = kDonorConnectTimeout;
+            SPORKLE_ASSIGN_OR_RETURN(std::unique_ptr<mesh::Client> client,
+                                     mesh::Client::connect(link, *options.identity, client_options));
+            return std::unique_ptr<mesh::Channel>(std::move(client));
+          },
+          offer->sha256, kPieceTimeout));
+    std::vector<mesh::PieceSource*> pointers;
+    for (const auto& source : sources) pointers.push_back(source.get());
+    SPORKLE_RETURN_IF_ERROR(fetch_from_donors(
+        *offer, pointers,
+        [this](uint64_t bytes) {
+          tell_parameters(bytes);
+          return !is_stopping();
+        },
+        fetched));
+    const std::string shares = describe_fetch(*offer, fetched);
+    SPORKLE_RETURN_IF_ERROR(core.take_parameters(offer->version, offer->sha256, std::move(fetched.values)));
+    tell({.kind = WorkerEventKind::fetched,
+          .round = offer->version,
+          .seconds = seconds_since(start),
+          .message = shares});
+    return {};
+  }
+
+  void start_donor() {
+    if (!options.identity || !options.serve || parameter_bytes() <= kLeastDonatedBytes) return;
+    auto started = ParameterDonor::start(*options.identity, options.donor);
+    if (started.ok())
+      donor = *std::move(started);
+    else
+      log(LogLevel::warning, "run", "this worker gives no parameters to others: " + started.status().message());
   }
 
   // Trains under the lease. Returns with the update ready, or with the lease given up.
@@ -403,6 +509,7 @@ struct Worker::State {
         core.abandon_lease(false);  // the run moved on while the parameters came
         continue;
       }
+      offer_parameters();
       tell({.kind = WorkerEventKind::lease_taken, .round = core.lease_round(), .steps = core.lease_steps()});
       while (const auto request = core.shards_request()) {
         SPORKLE_ASSIGN_OR_RETURN(const mesh::Message shards, member_call("shards", *request));
@@ -421,6 +528,7 @@ struct Worker::State {
     tell({.kind = WorkerEventKind::joined});
     SPORKLE_ASSIGN_OR_RETURN(const double speed, core.replica().measure_tokens_per_second());
     core.set_tokens_per_second(speed * std::min(options.speed, 1.0));
+    start_donor();
     const std::chrono::milliseconds interval(core.heartbeat_interval_ms());
     std::thread heartbeats([this, interval] {
       heartbeat_loop(interval);
@@ -450,7 +558,7 @@ Worker::Worker(const mesh::RunLink& link, const mesh::Identity& identity, Replic
                                      mesh::Client::connect(link, identity, client_options));
             return std::unique_ptr<mesh::Channel>(std::move(client));
           },
-          std::move(factory), with_run_of(link, options)) {}
+          std::move(factory), with_run_of(link, identity, options)) {}
 
 Worker::~Worker() = default;
 

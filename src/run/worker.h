@@ -20,12 +20,15 @@
 #include "mesh/client.h"
 #include "mesh/identity.h"
 #include "mesh/run_link.h"
+#include "run/parameter_donor.h"
 #include "run/replica.h"
 
 namespace sporkle::run {
 
 enum class WorkerEventKind {
   joined,        // hello answered, replica built
+  fetching,      // parameters, from several donors at once; message: how many
+  fetched,       // the same are here; seconds; message: what each donor gave
   ready,         // parameters are here and work has been asked for
   lease_taken,   // steps
   accepted,      // steps, tokens, loss, seconds
@@ -76,6 +79,15 @@ struct WorkerOptions {
   std::chrono::milliseconds call_timeout{60'000};
   std::chrono::milliseconds first_connection_patience{10'000};  // to reach the coordinator at all
   std::chrono::milliseconds patience{600'000};                  // to reach it again
+  // This node's key. With it, parameters of some size come from several workers at once where that is faster, and this
+  // worker gives what it has to others; without, everything comes from the coordinator and nothing is served.
+  std::optional<mesh::Identity> identity;
+  std::optional<mesh::NodeId> coordinator;  // whose signature the manifest of parameters must have; when known
+  bool serve = true;                        // to others
+  ParameterDonorOptions donor;
+  // When it is not empty, hears how much of the parameters is here while they come; from threads of the fetch, one at a
+  // time.
+  std::function<void(uint64_t bytes, uint64_t total_bytes)> on_parameters;
   // When it is not empty, every finished step's progress is told here.
   std::function<void(uint64_t round, const InnerProgress&)> on_step;
   std::function<void(const WorkerEvent&)> on_event;
@@ -83,7 +95,8 @@ struct WorkerOptions {
 
 class Worker {
  public:
-  // `connect` makes one connection to the coordinator; it is called again after a loss.
+  // `connect` makes one connection to the coordinator; it is called again after a loss, and for a second one while
+  // parameters come from several donors.
   Worker(Connect connect, ReplicaFactory factory, WorkerOptions options);
   // The usual one: TLS to the coordinator of `link`, whose run it sets in the options.
   Worker(const mesh::RunLink& link, const mesh::Identity& identity, ReplicaFactory factory, WorkerOptions options);

@@ -138,10 +138,10 @@ Status WorkerCore::on_parameters(const mesh::Message& reply) {
     return {};
   }
   if (arrived_ < arriving_.size()) return {};
-  arrived_ = 0;
-  arriving_version_ = -1;
+  SPORKLE_ASSIGN_OR_RETURN(const Digest expected, parse_digest(chunk.sha256()));
   if (outer_state) {
-    SPORKLE_ASSIGN_OR_RETURN(const Digest expected, parse_digest(chunk.sha256()));
+    arrived_ = 0;
+    arriving_version_ = -1;
     if (expected != digest_of(arriving_))
       return corrupt_data("the outer step's state that arrived is not the coordinator's: its SHA-256 differs");
     if (!momentum_here_) SPORKLE_RETURN_IF_ERROR(outer_->restore(arriving_));
@@ -150,14 +150,27 @@ Status WorkerCore::on_parameters(const mesh::Message& reply) {
     momentum_here_ = !momentum_here_;
     return {};
   }
-  momentum_here_ = false;
-  parameters_ = std::exchange(arriving_, {});
-  parameters_sha256_ = digest_of(parameters_);
-  SPORKLE_ASSIGN_OR_RETURN(const Digest expected, parse_digest(chunk.sha256()));
-  if (expected != parameters_sha256_)
+  return take_parameters(static_cast<uint64_t>(version), expected, std::exchange(arriving_, {}));
+}
+
+Status WorkerCore::take_parameters(uint64_t version, const Digest& expected, std::vector<float> parameters) {
+  arriving_ = {};
+  arriving_version_ = -1;
+  arrived_ = 0;
+  const Digest digest = digest_of(parameters);
+  if (parameters.size() != manifest_.parameter_count || digest != expected)
     return corrupt_data("the parameters that arrived are not the coordinator's: their SHA-256 differs");
-  version_ = version;
+  parameters_ = std::make_shared<std::vector<float>>(std::move(parameters));
+  lent_ = false;
+  momentum_here_ = false;
+  parameters_sha256_ = digest;
+  version_ = static_cast<int64_t>(version & (UINT64_MAX >> 1));
   return {};
+}
+
+std::vector<float>& WorkerCore::own_parameters() {
+  if (std::exchange(lent_, false)) parameters_ = std::make_shared<std::vector<float>>(*parameters_);
+  return *parameters_;
 }
 
 mesh::Message WorkerCore::next_work() const {
@@ -231,8 +244,8 @@ Result<WorkerCore::Work> WorkerCore::on_next_work(const mesh::Message& reply) {
   peers_mean_.reset();
   momentum_here_ = false;
   if (version_ >= 0 && version == version_ + 1 && !reply.payload.empty()) {
-    SPORKLE_RETURN_IF_ERROR(train::decompress_add(reply.payload, parameters_));
-    parameters_sha256_ = digest_of(parameters_);
+    SPORKLE_RETURN_IF_ERROR(train::decompress_add(reply.payload, own_parameters()));
+    parameters_sha256_ = digest_of(*parameters_);
     version_ = version;
   }
   // What was missed, or came out differently, is fetched whole.
@@ -301,11 +314,11 @@ Status WorkerCore::train(const StepCallback& callback) {
     if (found == shards_.end()) return internal_error("a data shard of the lease has not been fetched");
     work.shards.emplace_back(found->second);
   }
-  SPORKLE_RETURN_IF_ERROR(replica_->set_parameters(parameters_));
+  SPORKLE_RETURN_IF_ERROR(replica_->set_parameters(*parameters_));
   SPORKLE_ASSIGN_OR_RETURN(report_, replica_->train(work, callback));
-  std::vector<float> end(parameters_.size());
+  std::vector<float> end(parameters_->size());
   SPORKLE_RETURN_IF_ERROR(replica_->get_parameters(end));
-  train::pseudo_gradient(parameters_, end, end);
+  train::pseudo_gradient(*parameters_, end, end);
   const double seconds =
       tokens_per_second_ > 0 ? static_cast<double>(report_.tokens) / tokens_per_second_ : report_.seconds;
   compression_ = lease_->any_compression
@@ -420,6 +433,10 @@ mesh::Message WorkerCore::heartbeat(const Progress& progress) {
   request.set_step(progress.step);
   request.set_loss(progress.loss);
   request.set_tokens_per_second(progress.tokens_per_second);
+  if (progress.serves_port != 0) {
+    request.set_serves_port(progress.serves_port);
+    request.set_serves_sha256(std::string(reinterpret_cast<const char*>(progress.serves_sha256.data()), 32));
+  }
   return {request.SerializeAsString(), {}};
 }
 

@@ -43,6 +43,8 @@ struct Progress {
   uint32_t step = 0;
   double loss = 0;
   double tokens_per_second = 0;
+  uint16_t serves_port = 0;  // where this worker gives parameters to others; 0: nowhere
+  Digest serves_sha256{};    // which it has there
 };
 struct HeartbeatAnswer {
   bool lease_lost = false;
@@ -79,7 +81,11 @@ class WorkerCore {
   bool needs_parameters() const { return version_ < 0 || (lease_ && lease_->by_peers && outer_version_ != version_); }
   mesh::Message parameters_request() const;
   Status on_parameters(const mesh::Message& reply);
+  // Or all of them at once, from wherever. corrupt_data when they are not those of the SHA-256.
+  Status take_parameters(uint64_t version, const Digest& expected, std::vector<float> parameters);
   int64_t version() const { return version_; }  // -1: none
+  // Bytes of the parameters that have come so far.
+  uint64_t arrived_bytes() const { return arrived_ * sizeof(float); }
 
   // Whether the coordinator wants workers to listen for their peers.
   bool peers_reduce() const { return peers_reduce_; }
@@ -141,7 +147,13 @@ class WorkerCore {
 
   double tokens_per_second() const { return tokens_per_second_; }
   void set_tokens_per_second(double speed) { tokens_per_second_ = speed; }
-  std::span<const float> parameters() const { return parameters_; }
+  std::span<const float> parameters() const { return *parameters_; }
+  const Digest& parameters_sha256() const { return parameters_sha256_; }
+  // The same to be given to others meanwhile: these never change, the core goes on with a copy.
+  std::shared_ptr<const std::vector<float>> lend_parameters() {
+    lent_ = true;
+    return parameters_;
+  }
   const train::ErrorFeedback& feedback() const { return *feedback_; }
 
  private:
@@ -174,7 +186,8 @@ class WorkerCore {
     std::vector<float> mean;
     train::OuterStep outer_step;
   };
-  std::string whole_report() const;  // SubmitRequest with the whole update
+  std::string whole_report() const;      // SubmitRequest with the whole update
+  std::vector<float>& own_parameters();  // to be changed: a copy where others read them
   void prepare_outer_step();
   Status take_outer_step();
   Status read_reduction(const proto::PeerReduction& from);
@@ -191,7 +204,8 @@ class WorkerCore {
 
   int64_t version_ = -1;
   Digest parameters_sha256_{};
-  std::vector<float> parameters_;
+  std::shared_ptr<std::vector<float>> parameters_ = std::make_shared<std::vector<float>>();
+  bool lent_ = false;            // others read the parameters
   std::vector<float> arriving_;  // chunks of a newer version so far
   int64_t arriving_version_ = -1;
   size_t arrived_ = 0;

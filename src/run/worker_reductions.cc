@@ -114,12 +114,12 @@ void WorkerCore::prepare_outer_step() {
 // The same arithmetic as the coordinator's, on the same numbers; the lease's SHA-256 tells whether it was.
 Status WorkerCore::take_outer_step() {
   if (outer_version_ != version_) return {};
-  std::vector<float> change(parameters_.size());
+  std::vector<float> change(parameters_->size());
   outer_->step(peers_mean_->mean, peers_mean_->outer_step, change);
   SPORKLE_ASSIGN_OR_RETURN(const std::vector<std::byte> delta, outer_feedback_->encode(change));
-  SPORKLE_RETURN_IF_ERROR(train::decompress_add(delta, parameters_));
+  SPORKLE_RETURN_IF_ERROR(train::decompress_add(delta, own_parameters()));
   outer_feedback_->commit();
-  parameters_sha256_ = sha256(std::as_bytes(std::span(parameters_)));
+  parameters_sha256_ = sha256(std::as_bytes(std::span(*parameters_)));
   outer_version_ = ++version_;
   return {};
 }
