@@ -54,7 +54,8 @@ TEST_F(DemoTest, JoiningIsMeasured) {
   EXPECT_EQ(field(records[2], "shape"), "80ms_p50");
   EXPECT_EQ(field(records[3], "shape"), "80ms_p99");
   EXPECT_GE(value(records[2], "value"), 4 * 80) << "connecting, TLS, joining and the parameters";
-  EXPECT_LT(value(records[2], "value"), 5 * 80) << "a round trip more than need be";
+  // mesh_test counts the round trips one by one; here other tests may have the processors.
+  EXPECT_LT(value(records[2], "value"), 10 * 80) << "far more round trips than need be";
   EXPECT_EQ(field(records[0], "unit"), "ms");
   EXPECT_EQ(field(records[0], "rounds"), "3");
   EXPECT_GT(value(records[0], "value"), 0);

@@ -24,9 +24,10 @@ uint64_t HandshakeGate::enter(const std::string& address, std::function<void()> 
   const auto own = counts_.find(address);
   const bool crowd = own != counts_.end() && own->second >= most_of_an_address_;
   if (crowd || entries_.size() >= most_) {
-    const std::string from =
-        crowd ? address : std::ranges::max_element(counts_, {}, [](const auto& entry) { return entry.second; })->first;
-    const auto oldest = std::ranges::find_if(entries_, [&](const auto& one) { return one.second.address == from; });
+    const auto most = std::ranges::max_element(counts_, {}, [](const auto& entry) { return entry.second; })->second;
+    const auto oldest = std::ranges::find_if(entries_, [&](const auto& one) {
+      return crowd ? one.second.address == address : counts_.at(one.second.address) == most;
+    });
     const auto turn = std::move(oldest->second.turn_away);
     remove(oldest);
     turn();

@@ -38,6 +38,16 @@ TEST(HandshakeGate, WhoHasMostMakesRoom) {
   EXPECT_EQ(crowd.gone, std::vector<int>{2});
 }
 
+TEST(HandshakeGate, OfAddressesWithAsManyTheOldestMakesRoom) {
+  Crowd crowd(3, 3);
+  crowd.enter("z", 1);
+  crowd.enter("a", 2);
+  crowd.enter("b", 3);
+  crowd.enter("c", 4);
+  crowd.enter("d", 5);
+  EXPECT_EQ(crowd.gone, (std::vector<int>{1, 2}));
+}
+
 TEST(HandshakeGate, WhoHasLeftIsLeftAlone) {
   Crowd crowd(2, 2);
   const uint64_t first = crowd.enter("a", 1);
