@@ -1,6 +1,6 @@
 // Convolutions as matrix products whose right operand is packed from the images, panel by panel: no matrix of patches
 // ever lies in memory. See kernels/matmul.cc for the tiles and kernels/convolution.h for the images. Where the result's
-// lines fill vectors nothing is packed: convolution_direct.cc. GPUs have their own way: convolution_workgroup.cc.
+// lines fill vectors nothing is packed: convolution_direct.cc.
 #include "tensor/kernels/convolution.h"
 
 #include <span>
@@ -280,7 +280,6 @@ KernelCall weight_gradient_pass(const ConvolutionShape& shape, const Tiling& til
 }  // namespace
 
 Tensor convolve(const ConvolutionShape& shape, const Tensor& images, const Tensor& weight, KernelGradient gradient) {
-  if (runs_in_workgroups(images.context(), shape)) return convolve_in_workgroups(shape, images, weight, gradient);
   const Tiling tiling = make_tiling(images.context(), shape.dtype, shape.groups, shape.filters, shape.pixels());
   const int64_t longest = kPassBytes / ir::dtype_size(shape.dtype);
   const int64_t most = std::max<int64_t>(longest / (shape.kernel_height * shape.kernel_width), 1);
@@ -310,7 +309,6 @@ Tensor convolve(const ConvolutionShape& shape, const Tensor& images, const Tenso
 }
 
 Tensor convolution_weight_gradient(const ConvolutionShape& shape, const Tensor& images, const Tensor& gradient) {
-  if (runs_in_workgroups(images.context(), shape)) return weight_gradient_in_workgroups(shape, images, gradient);
   const int64_t rows = shape.channels * shape.kernel_height * shape.kernel_width;
   const Tiling tiling = make_tiling(images.context(), shape.dtype, shape.groups, rows, shape.filters);
   const int64_t pixels = shape.pixels(), longest = kPassBytes / ir::dtype_size(shape.dtype);

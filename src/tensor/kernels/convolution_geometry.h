@@ -72,11 +72,4 @@ bool runs_directly(const Context& context, const ConvolutionShape& shape);
 KernelCall direct_convolution(Context& context, const ConvolutionShape& shape, int64_t first_channel,
                               int64_t pass_channels);
 
-// Whether convolution_on_gpu() suits: a GPU, and enough filters and pixels for its tiles.
-bool runs_in_workgroups(const Context& context, const ConvolutionShape& shape);
-// convolve() and convolution_weight_gradient() as one product each of workgroups' tiles, the same chains.
-Tensor convolve_in_workgroups(const ConvolutionShape& shape, const Tensor& images, const Tensor& weight,
-                              KernelGradient gradient);
-Tensor weight_gradient_in_workgroups(const ConvolutionShape& shape, const Tensor& images, const Tensor& gradient);
-
 }  // namespace sporkle::tensor
