@@ -19,10 +19,6 @@ constexpr int64_t kVector = 4;  // elements side by side that one invocation own
 struct Arguments {
   Arguments(KernelBuilder& k, const WorkgroupProduct& p)
       : a(k.input(p.operand_type(), "a")), b(k.input(p.operand_type(), "b")), c(b) {
-    if (p.gathers_b) {
-      across.emplace(k.input(DType::i32, "across"));
-      in_depth.emplace(k.input(DType::i32, "in_depth"));
-    }
     if (p.epilogue) epilogue.emplace(*p.epilogue).declare_buffers(k);
     c = k.output(p.result_type(), "c");
     for (int i = 0; i < p.batch_axes; ++i) batches.push_back(k.size("batch" + std::to_string(i)));
@@ -41,7 +37,6 @@ struct Arguments {
   }
 
   Buffer a, b, c;
-  std::optional<Buffer> across, in_depth;  // where b is gathered from
   std::optional<ProgramCode> epilogue;
   std::vector<Expr> batches;
   Expr rows, columns, depth;
@@ -56,7 +51,6 @@ struct Operand {
   int across_axis, k_axis;
   Expr first, extent;  // across: of the tile, of the matrix
   int64_t width;       // across, of the tile
-  bool gathered;       // from where tables say
   Buffer staged[2];    // one is used while the other is filled
   Buffer next;         // an invocation's elements on their way
 };
@@ -105,7 +99,6 @@ class TiledProduct {
                      first,
                      extent,
                      width,
-                     p_.gathers_b && k_axis == m,
                      {staged("_even"), staged("_odd")},
                      registers(std::string(name) + "_next", width * t_.depth / lanes_)};
     };
@@ -214,11 +207,6 @@ class TiledProduct {
     if (!p_.whole) position = dsl::min(position, o.extent - 1);
     std::vector<Expr> indices = batch_;
     indices.resize(batch_.size() + 2);
-    if (o.gathered) {
-      indices[static_cast<size_t>(o.across_axis)] = indices[static_cast<size_t>(o.k_axis)] = Expr(0);
-      return affine(*o.strides, o.scalars, indices) + cast(DType::i64, (*args_.across)[position]) +
-             cast(DType::i64, (*args_.in_depth)[depth]);
-    }
     indices[static_cast<size_t>(o.across_axis)] = position;
     indices[static_cast<size_t>(o.k_axis)] = depth;
     return affine(*o.strides, o.scalars, indices);
@@ -226,12 +214,6 @@ class TiledProduct {
 
   // A block's elements into registers. What moves with the block is added last: the rest is the same for all blocks.
   void fetch(const Operand& o, Expr lane, Expr block) {
-    if (o.gathered) {
-      each_staged(o, lane, [&](int64_t i, Expr across, Expr depth) {
-        o.next.store(own(i, lane), Arguments::wide(p_, o.memory[index(o, across, block * t_.depth + depth)]));
-      });
-      return;
-    }
     std::vector<Expr> indices(batch_.size() + 2, Expr(0));
     indices[static_cast<size_t>(o.k_axis)] = block * t_.depth;
     const Expr moved = affine(*o.strides, o.scalars, indices);
@@ -271,10 +253,8 @@ class TiledProduct {
 
 }  // namespace
 
-void define_workgroup_product(KernelBuilder& k, const WorkgroupProduct& product) { TiledProduct(k, product).trace(); }
-
 ir::Kernel trace_workgroup_product(const WorkgroupProduct& product) {
-  return dsl::trace("matmul", [&](KernelBuilder& k) { define_workgroup_product(k, product); });
+  return dsl::trace("matmul", [&](KernelBuilder& k) { TiledProduct(k, product).trace(); });
 }
 
 ir::Kernel trace_element_product(const WorkgroupProduct& p) {

@@ -23,16 +23,12 @@ struct WorkgroupProduct {
   const Program* epilogue;  // or nullptr
   // Of a and b, and of c, in memory, where they are other than `dtype`, in which the product is computed.
   DType operands = DType::none, result = DType::none;
-  // Of b: where its elements lie is looked up. Element [batch, k, n] lies at batch's stride + across[n] + depth[k],
-  // from two more inputs of i32 behind b; the strides over k and n are 1 where neighbours lie side by side, else 0.
-  bool gathers_b = false;
   DType operand_type() const { return operands == DType::none ? dtype : operands; }
   DType result_type() const { return result == DType::none ? dtype : result; }
 };
 
-// Arguments: a, b, where b gathers across and depth, the epilogue's buffers, c; batch extents, rows, columns, depth,
-// strides of a, b and c, the epilogue's scalars.
-void define_workgroup_product(dsl::KernelBuilder& k, const WorkgroupProduct& product);
+// Arguments: a, b, the epilogue's buffers, c; batch extents, rows, columns, depth, strides of a, b and c, the
+// epilogue's scalars.
 ir::Kernel trace_workgroup_product(const WorkgroupProduct& product);
 // One invocation for each element of C; for few rows or columns. The same arguments; the tile is of no account.
 ir::Kernel trace_element_product(const WorkgroupProduct& product);
